@@ -1,0 +1,26 @@
+//! What things are: ids, names, quantities, records and the instance state machine.
+//!
+//! Every other crate speaks these words. Nothing here does I/O, reads the clock or draws a
+//! random number: time and ids are passed in, so each rule can be tested as a value.
+//!
+//! - [`name`], [`id`]: who is who (`<tenant>/<pool>/<instance>`).
+//! - [`network`]: the addressing rules (bridge, tap, MAC, address from net id and offset).
+//! - [`resources`]: vCPUs, memory, disk and their bounds.
+//! - [`state`]: the instance state machine, its diagram and every transition.
+//! - [`record`]: what is kept on disk for a tenant, a pool and an instance.
+//! - [`image`]: image sources, revisions and their manifest.
+//! - [`snapshot`]: the snapshot manifest and what makes it unusable.
+
+pub mod id;
+pub mod image;
+pub mod name;
+pub mod network;
+pub mod record;
+pub mod resources;
+pub mod snapshot;
+pub mod state;
+pub mod vm;
+
+pub use id::{Digest, InstanceId, InstancePath, PoolPath};
+pub use name::{InstanceName, PoolName, TenantName};
+pub use network::{Mac, NetId, Offset, Subnet};

@@ -1,0 +1,197 @@
+//! Quantities an instance is given, and their bounds.
+
+use serde::{Deserialize, Serialize};
+
+/// Why resources were refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {given} is outside {min} to {max}{unit}")]
+pub struct BadResources {
+    what: &'static str,
+    given: u64,
+    min: u64,
+    max: u64,
+    unit: &'static str,
+}
+
+fn within(
+    what: &'static str,
+    given: u64,
+    min: u64,
+    max: u64,
+    unit: &'static str,
+) -> Result<(), BadResources> {
+    if (min..=max).contains(&given) {
+        Ok(())
+    } else {
+        Err(BadResources { what, given, min, max, unit })
+    }
+}
+
+/// What one instance is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Virtual CPUs, 1 to 32 (Firecracker's limit).
+    pub vcpus: u32,
+    /// Memory in MiB, 64 to 1 TiB; all of it can be used by the guest.
+    pub mem_mib: u64,
+    /// Size of the data drive in MiB; 0 means a placeholder that holds nothing.
+    pub data_disk_mib: u64,
+}
+
+impl Resources {
+    /// Refuses zero and absurd values.
+    ///
+    /// # Errors
+    /// [`BadResources`] naming the value and its bounds.
+    pub fn check(self) -> Result<Self, BadResources> {
+        within("vCPU count", self.vcpus.into(), 1, 32, "")?;
+        within("memory", self.mem_mib, 64, 1 << 20, " MiB")?;
+        if self.data_disk_mib != 0 {
+            within("data disk", self.data_disk_mib, 8, 16 << 20, " MiB")?;
+        }
+        Ok(self)
+    }
+}
+
+/// What a tenant may use at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quotas {
+    /// vCPUs of all running and warm instances.
+    pub max_vcpus: u32,
+    /// Memory of all running and warm instances, MiB.
+    pub max_mem_mib: u64,
+    /// Running instances.
+    pub max_running: u32,
+    /// Warm instances.
+    pub max_warm: u32,
+    /// Pools.
+    pub max_pools: u32,
+    /// Instances in one pool, whatever their status.
+    pub max_instances_per_pool: u32,
+    /// Data drives and snapshots together, GiB.
+    pub max_disk_gib: u64,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            max_vcpus: 16,
+            max_mem_mib: 32 * 1024,
+            max_running: 8,
+            max_warm: 4,
+            max_pools: 10,
+            max_instances_per_pool: 32,
+            max_disk_gib: 100,
+        }
+    }
+}
+
+/// What of a tenant's quotas is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Usage {
+    /// vCPUs of running and warm instances.
+    pub vcpus: u32,
+    /// Memory of running and warm instances, MiB.
+    pub mem_mib: u64,
+    /// Running instances.
+    pub running: u32,
+    /// Warm instances.
+    pub warm: u32,
+}
+
+/// A quota a step would exceed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{quota} of {limit} would be exceeded ({used} in use, {wanted} wanted)")]
+pub struct OverQuota {
+    /// The quota's field name.
+    pub quota: &'static str,
+    /// Its limit.
+    pub limit: u64,
+    /// What is in use.
+    pub used: u64,
+    /// What the step adds.
+    pub wanted: u64,
+}
+
+impl Usage {
+    /// Counts an instance that holds CPU and memory.
+    pub fn add_running(&mut self, resources: Resources) {
+        self.running += 1;
+        self.hold(resources);
+    }
+
+    /// Counts a paused instance: it still holds its memory.
+    pub fn add_warm(&mut self, resources: Resources) {
+        self.warm += 1;
+        self.hold(resources);
+    }
+
+    fn hold(&mut self, resources: Resources) {
+        self.vcpus += resources.vcpus;
+        self.mem_mib += resources.mem_mib;
+    }
+
+    /// Whether one more running instance fits.
+    ///
+    /// # Errors
+    /// The first quota it would exceed.
+    pub fn admit_running(&self, quotas: &Quotas, resources: Resources) -> Result<(), OverQuota> {
+        let fits = |quota, limit: u64, used: u64, wanted: u64| {
+            if used + wanted <= limit {
+                Ok(())
+            } else {
+                Err(OverQuota { quota, limit, used, wanted })
+            }
+        };
+        fits("max_running", quotas.max_running.into(), self.running.into(), 1)?;
+        fits("max_vcpus", quotas.max_vcpus.into(), self.vcpus.into(), resources.vcpus.into())?;
+        fits("max_mem_mib", quotas.max_mem_mib, self.mem_mib, resources.mem_mib)
+    }
+
+    /// Whether one more warm instance fits; its CPU and memory are counted already.
+    ///
+    /// # Errors
+    /// `max_warm` when it is used up.
+    pub fn admit_warm(&self, quotas: &Quotas) -> Result<(), OverQuota> {
+        let (limit, used) = (u64::from(quotas.max_warm), u64::from(self.warm));
+        if used < limit {
+            Ok(())
+        } else {
+            Err(OverQuota { quota: "max_warm", limit, used, wanted: 1 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Resources = Resources { vcpus: 2, mem_mib: 1024, data_disk_mib: 0 };
+
+    #[test]
+    fn zero_and_absurd_resources_are_refused() {
+        for bad in [
+            Resources { vcpus: 0, ..SMALL },
+            Resources { vcpus: 1000, ..SMALL },
+            Resources { mem_mib: 0, ..SMALL },
+            Resources { mem_mib: u64::MAX, ..SMALL },
+            Resources { data_disk_mib: 1, ..SMALL },
+            Resources { data_disk_mib: u64::MAX, ..SMALL },
+        ] {
+            assert!(bad.check().is_err(), "{bad:?} was accepted");
+        }
+        assert!(SMALL.check().is_ok());
+    }
+
+    #[test]
+    fn a_quota_is_named_when_it_would_be_exceeded() {
+        let quotas = Quotas { max_vcpus: 4, ..Quotas::default() };
+        let mut usage = Usage::default();
+        usage.add_running(SMALL);
+        assert_eq!(usage.admit_running(&quotas, SMALL), Ok(()));
+        usage.add_warm(SMALL);
+        assert_eq!(usage.admit_running(&quotas, SMALL).unwrap_err().quota, "max_vcpus");
+    }
+}
