@@ -1,0 +1,185 @@
+//! The four drives, known by their position: root, data, secrets, config.
+//!
+//! No label is trusted. A drive that holds no file system is a placeholder. Secrets and config
+//! are unmounted before a sleep and mounted anew after it: their content changes meanwhile, so
+//! nothing the kernel remembers of the device may survive ([`sys::forget_device`]).
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::{mounts, process, sys};
+
+/// Where the config drive is mounted.
+pub(crate) const CONFIG_DIR: &str = "/etc/mvm-config";
+
+/// A drive besides the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drive {
+    /// What the guest keeps.
+    Data,
+    /// What it must not keep.
+    Secrets,
+    /// Who it is.
+    Config,
+}
+
+/// What came of mounting a drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mounted {
+    /// Its file system is mounted.
+    Yes,
+    /// It holds no file system, or does not exist.
+    Placeholder,
+}
+
+/// A mount is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UnmountError {
+    /// By these processes.
+    Busy(Vec<String>),
+    /// For another reason.
+    Other(Errno),
+}
+
+impl Drive {
+    fn device(self) -> &'static str {
+        match self {
+            Self::Data => "/dev/vdb",
+            Self::Secrets => "/dev/vdc",
+            Self::Config => "/dev/vdd",
+        }
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn mount_point(self) -> &'static str {
+        match self {
+            Self::Data => "/data",
+            Self::Secrets => "/run/secrets",
+            Self::Config => CONFIG_DIR,
+        }
+    }
+
+    fn flags(self) -> MsFlags {
+        let always = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        match self {
+            Self::Data => always | MsFlags::MS_NOATIME,
+            Self::Secrets | Self::Config => always | MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC,
+        }
+    }
+
+    /// Mounts it as it is now on the device.
+    ///
+    /// # Errors
+    /// For people.
+    pub(crate) fn mount(self) -> Result<Mounted, String> {
+        let (device, dir) = (self.device(), self.mount_point());
+        let failed = |error: io::Error| format!("cannot mount {device} on {dir}: {error}");
+        match File::open(device) {
+            Ok(open) => drop(sys::forget_device(&open)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Mounted::Placeholder),
+            Err(error) => return Err(failed(error)),
+        }
+        let Some(kind) = File::open(device).and_then(|file| kind(&file)).map_err(failed)? else {
+            return Ok(Mounted::Placeholder);
+        };
+        mounts::ensure_dir(dir);
+        mount(Some(device), dir, Some(kind), self.flags(), None::<&str>)
+            .map_err(|error| failed(error.into()))?;
+        Ok(Mounted::Yes)
+    }
+
+    /// True while something is mounted at its place.
+    pub(crate) fn is_mounted(self) -> bool {
+        mounts::is_mounted(Path::new(self.mount_point()))
+    }
+
+    /// Unmounts it and forgets its content. Not being mounted is fine.
+    ///
+    /// # Errors
+    /// [`UnmountError`], with who is in the way.
+    pub(crate) fn unmount(self) -> Result<(), UnmountError> {
+        self.unmount_with(MntFlags::empty())
+    }
+
+    /// Takes it out of the tree; who has files open keeps them.
+    ///
+    /// # Errors
+    /// [`UnmountError::Other`].
+    pub(crate) fn detach(self) -> Result<(), UnmountError> {
+        self.unmount_with(MntFlags::MNT_DETACH)
+    }
+
+    fn unmount_with(self, flags: MntFlags) -> Result<(), UnmountError> {
+        if !self.is_mounted() {
+            return Ok(());
+        }
+        match umount2(self.mount_point(), flags | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EBUSY) => {
+                return Err(UnmountError::Busy(process::holders(Path::new(self.mount_point()))));
+            }
+            Err(error) => return Err(UnmountError::Other(error)),
+        }
+        if let Ok(device) = File::open(self.device()) {
+            let _ = sys::forget_device(&device);
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for UnmountError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Busy(holders) if holders.is_empty() => f.write_str("it is in use"),
+            Self::Busy(holders) => write!(f, "it is in use by {}", holders.join(", ")),
+            Self::Other(error) => write!(f, "{}", error.desc()),
+        }
+    }
+}
+
+/// The file system on a device, by its magic number.
+fn kind(device: &File) -> io::Result<Option<&'static str>> {
+    const SUPERBLOCK: u64 = 1024;
+    const EXT4_MAGIC: usize = 0x38;
+    let mut start = [0; 64];
+    match device.read_exact_at(&mut start, SUPERBLOCK) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    Ok(if start[..4] == [0xe2, 0xe1, 0xf5, 0xe0] {
+        Some("erofs")
+    } else if start[EXT4_MAGIC..EXT4_MAGIC + 2] == [0x53, 0xef] {
+        Some("ext4")
+    } else {
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn kind_of(bytes: &[u8]) -> Option<&'static str> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        kind(&file).unwrap()
+    }
+
+    #[test]
+    fn file_systems_are_known_by_their_magic() {
+        let mut image = vec![0; 4096];
+        assert_eq!(kind_of(&image), None);
+        image[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
+        assert_eq!(kind_of(&image), Some("ext4"));
+        image[1024..1028].copy_from_slice(&[0xe2, 0xe1, 0xf5, 0xe0]);
+        assert_eq!(kind_of(&image), Some("erofs"));
+        assert_eq!(kind_of(&[]), None);
+    }
+}
