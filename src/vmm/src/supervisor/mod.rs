@@ -1,0 +1,323 @@
+//! The parent of one VM process: starts it confined, keeps what it says within bounds, and
+//! records how it ended. The shim (`mvm __shim`, one per VM, in its own session) is a thin wrap
+//! around [`start`].
+//!
+//! ```text
+//! caller ── Launch ─▶ shim: open files, tap, sockets ─ fork ─▶ trampoline ─ exec ─▶ VMM
+//!        ◀─ Report ──  │  vmm.json                                │ console pipe, log pipe
+//!                      │  rings ◀─────────── drains ◀─────────────┘
+//!                      └─ wait ─▶ exit.json
+//! ```
+//!
+//! The VM does not depend on its supervisor: nothing signals it when the supervisor dies, its
+//! pipes then have no reader and writes to them fail without waiting, and its locks and sockets
+//! are its own descriptors. What is lost is the exit record and what the VM says from then on.
+
+mod drain;
+mod error;
+mod open;
+mod record;
+mod report;
+pub mod ring;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use command_fds::CommandFdExt;
+use mvm_model::vm::{Accel, ProcessId, Vmm, VmmKind};
+use serde::{Deserialize, Serialize};
+use tokio::process::Child;
+
+pub use error::StartError;
+pub(crate) use error::last_words;
+pub use record::{CONSOLE_LOG, ExitKind, ExitRecord, RunningRecord, VMM_LOG};
+pub use report::{Failure, Report};
+
+use crate::confine::{Bind, Confinement, Device};
+use crate::qemu::{self, Fds, INITRD, KERNEL, QemuBinary};
+use crate::spec::{StartMode, VmSpec};
+use drain::Drain;
+
+/// How long a VMM may take until its monitor answers; milliseconds on an idle host.
+const READY: Duration = Duration::from_secs(15);
+/// Lines kept in records and errors.
+const LAST_LINES: usize = 20;
+/// Bytes searched for them.
+const TAIL: u64 = 8 << 10;
+/// `/dev/kvm`.
+const KVM: (u64, u64) = (10, 232);
+
+/// What to start; the document a shim reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Launch {
+    /// The VM.
+    pub spec: VmSpec,
+    /// Boot, or wait for a restore.
+    pub mode: StartMode,
+    /// The program; proven before.
+    pub qemu: QemuBinary,
+}
+
+/// How this program is called to become a confined VMM: [`confine::main`](crate::confine::main)
+/// must run with exactly one further argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trampoline {
+    /// The program.
+    pub program: PathBuf,
+    /// Arguments before the confinement.
+    pub args: Vec<OsString>,
+}
+
+impl Trampoline {
+    /// This very program with a hidden subcommand, also when its file was replaced meanwhile.
+    pub fn this_program(subcommand: &str) -> Self {
+        Self { program: "/proc/self/exe".into(), args: vec![subcommand.into()] }
+    }
+}
+
+/// A running VM process and the threads that drain it.
+#[derive(Debug)]
+pub struct Supervised {
+    process: ProcessId,
+    child: Child,
+    when_dropped: WhenDropped,
+    console: Drain,
+    log: Drain,
+    run_dir: PathBuf,
+}
+
+/// What becomes of the VM when its [`Supervised`] is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenDropped {
+    /// It runs on without a supervisor. The state after a successful [`start`].
+    LeaveRunning,
+    /// It is killed. The state while starting, so that a cancelled start leaves nothing.
+    Kill,
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        if self.when_dropped == WhenDropped::Kill {
+            // An error means it has ended.
+            let _ = self.child.start_kill();
+        }
+    }
+}
+
+/// Starts a VM process and waits until it answers. `tap` is the open tap of `spec.net`.
+///
+/// # Errors
+/// [`StartError`]; then nothing runs.
+pub async fn start(
+    launch: &Launch,
+    tap: Option<OwnedFd>,
+    trampoline: &Trampoline,
+) -> Result<Supervised, StartError> {
+    let spec = &launch.spec;
+    spec.check()?;
+    if spec.vmm != VmmKind::Qemu {
+        return Err(StartError::NotInThisBuild(spec.vmm));
+    }
+    clear(spec)?;
+    let mut supervised = spawn(launch, tap, trampoline)?;
+    if let Err(source) = supervised.record(launch) {
+        supervised.kill().await;
+        return Err(StartError::Record(source));
+    }
+    supervised.wait_ready().await?;
+    supervised.when_dropped = WhenDropped::LeaveRunning;
+    Ok(supervised)
+}
+
+/// Removes an earlier VMM's sockets and records, unless it still lives.
+fn clear(spec: &VmSpec) -> Result<(), StartError> {
+    let failed = |source| StartError::RunDir { path: spec.run_dir.clone(), source };
+    // A damaged record names nobody; the drive's lock still keeps two VMs apart.
+    if let Ok(Some(earlier)) = RunningRecord::load(&spec.run_dir)
+        && crate::process::is_alive(&earlier.process)
+    {
+        return Err(StartError::Running(earlier.process));
+    }
+    check_private(&spec.run_dir).and_then(|()| record::forget(&spec.run_dir)).map_err(failed)
+}
+
+/// Sockets and records in a directory others can write to could be theirs.
+fn check_private(run_dir: &Path) -> io::Result<()> {
+    let meta = std::fs::symlink_metadata(run_dir)?;
+    let ours = meta.uid() == nix::unistd::geteuid().as_raw();
+    if meta.is_dir() && ours && meta.mode() & 0o077 == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::other("it must be a directory of our own with mode 0700"))
+    }
+}
+
+fn spawn(
+    launch: &Launch,
+    tap: Option<OwnedFd>,
+    trampoline: &Trampoline,
+) -> Result<Supervised, StartError> {
+    let spec = &launch.spec;
+    let opened = open::open(spec, tap)?;
+    let (log, log_end) = open::pipe()?;
+    let log_twin = log_end.try_clone().map_err(StartError::Pipe)?;
+    let confinement = serde_json::to_string(&confinement(launch))
+        .map_err(|error| StartError::Pipe(error.into()))?;
+    let mut command = Command::new(&trampoline.program);
+    command
+        .args(&trampoline.args)
+        .arg(confinement)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log_end)
+        .stderr(log_twin)
+        .fd_mappings(opened.mappings)
+        .map_err(|error| StartError::Pipe(io::Error::other(error)))?;
+    let failed = |source| StartError::Spawn { program: trampoline.program.clone(), source };
+    // The command owns the child's descriptors; it is dropped here, so that they are the VMM's
+    // alone and its pipes end with it.
+    let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
+    let process = child
+        .id()
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
+        .and_then(crate::process::identify)
+        .map_err(failed)?;
+    Ok(Supervised {
+        process,
+        child,
+        when_dropped: WhenDropped::Kill,
+        console: drain(spec, CONSOLE_LOG, opened.console)?,
+        log: drain(spec, VMM_LOG, log)?,
+        run_dir: spec.run_dir.clone(),
+    })
+}
+
+fn drain(spec: &VmSpec, name: &str, pipe: OwnedFd) -> Result<Drain, StartError> {
+    ring::Ring::create(spec.run_dir.join(name), ring::SEGMENT)
+        .and_then(|ring| Drain::start(pipe, ring))
+        .map_err(|source| StartError::RunDir { path: spec.run_dir.clone(), source })
+}
+
+fn confinement(launch: &Launch) -> Confinement {
+    let spec = &launch.spec;
+    let arch = launch.qemu.arch;
+    let tsc = match launch.mode {
+        StartMode::Boot => qemu::guest_tsc(spec.accel, arch),
+        // The restored kernel has read its command line long ago.
+        StartMode::Restore => None,
+    };
+    let bind = |from: &PathBuf, to: &str| Bind { from: from.clone(), to: to.into() };
+    Confinement {
+        uid: spec.uid,
+        gid: spec.gid,
+        keep_fds: Fds::of(spec).end(),
+        mount_point: spec.run_dir.clone(),
+        binds: vec![bind(&spec.kernel, KERNEL), bind(&spec.initrd, INITRD)],
+        devices: match spec.accel {
+            Accel::Tcg => vec![],
+            Accel::Kvm => vec![Device { path: "/dev/kvm".into(), major: KVM.0, minor: KVM.1 }],
+        },
+        program: launch.qemu.path.clone(),
+        args: qemu::command_line(spec, launch.mode, arch, tsc),
+    }
+}
+
+impl Supervised {
+    /// The VM process.
+    pub fn process(&self) -> &ProcessId {
+        &self.process
+    }
+
+    /// Chooses what becomes of the VM when this is dropped.
+    pub fn set_when_dropped(&mut self, choice: WhenDropped) {
+        self.when_dropped = choice;
+    }
+
+    fn record(&self, launch: &Launch) -> io::Result<()> {
+        let running = RunningRecord {
+            instance: launch.spec.instance,
+            process: self.process.clone(),
+            supervisor: crate::process::identify(std::process::id())?,
+            vmm: Vmm {
+                kind: launch.spec.vmm,
+                accel: launch.spec.accel,
+                version: launch.qemu.version.clone(),
+            },
+            uid: launch.spec.uid,
+        };
+        running.store(&self.run_dir)
+    }
+
+    /// A monitor that greets is a VMM that accepted its whole command line.
+    async fn wait_ready(&mut self) -> Result<(), StartError> {
+        let ready = qemu::Qmp::connect(&self.run_dir, qemu::QMP_SOCKET, READY);
+        tokio::select! {
+            biased;
+            ended = self.child.wait() => {
+                let how = ended.map(ExitKind::from).unwrap_or(ExitKind::Signal(0));
+                Err(StartError::Ended { how, last_log: self.settled_log().await })
+            }
+            answer = ready => match answer {
+                Ok(_) => Ok(()),
+                Err(_) => Err(self.explain_silence().await),
+            },
+        }
+    }
+
+    /// The connection broke or stayed silent: the VMM is ending, or hangs and is killed.
+    async fn explain_silence(&mut self) -> StartError {
+        let ending = tokio::time::timeout(Duration::from_secs(1), self.child.wait()).await;
+        match ending {
+            Ok(Ok(status)) => {
+                StartError::Ended { how: status.into(), last_log: self.settled_log().await }
+            }
+            _ => {
+                self.kill().await;
+                StartError::Silent { last_log: self.settled_log().await }
+            }
+        }
+    }
+
+    async fn kill(&mut self) {
+        // Our own child, not collected yet: the pid is certainly it. An error means it is gone.
+        let _ = self.child.kill().await;
+    }
+
+    async fn settled_log(&self) -> Vec<String> {
+        self.log.settle().await;
+        self.last_lines(VMM_LOG)
+    }
+
+    fn last_lines(&self, name: &str) -> Vec<String> {
+        let tail = ring::read(&self.run_dir.join(name), TAIL).unwrap_or_default();
+        crate::text::last_lines(&tail, LAST_LINES)
+    }
+
+    /// Waits until the VM process ends, then writes the exit record.
+    ///
+    /// # Errors
+    /// What waiting or writing the record said.
+    pub async fn wait(mut self) -> io::Result<ExitRecord> {
+        let status = self.child.wait().await?;
+        let at = record::now_ms();
+        self.console.settle().await;
+        self.log.settle().await;
+        let exit = ExitRecord {
+            process: self.process.clone(),
+            how: status.into(),
+            at,
+            console_dropped: self.console.dropped(),
+            last_log: self.last_lines(VMM_LOG),
+            last_console: self.last_lines(CONSOLE_LOG),
+        };
+        exit.store(&self.run_dir)?;
+        Ok(exit)
+    }
+}

@@ -1,0 +1,144 @@
+//! What a supervisor leaves behind for others: who the VMM is while it runs (`vmm.json`), how it
+//! ended (`exit.json`), and the one-line report to whoever started the shim.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mvm_model::InstanceId;
+use mvm_model::vm::{ProcessId, Vmm};
+use serde::{Deserialize, Serialize};
+
+/// Name of the serial console's log in the run directory.
+pub const CONSOLE_LOG: &str = "console.log";
+/// Name of the VMM's own log (stdout and stderr) in the run directory.
+pub const VMM_LOG: &str = "vmm.log";
+const RUNNING: &str = "vmm.json";
+const EXIT: &str = "exit.json";
+/// Neither document is longer.
+const MAX_DOCUMENT: u64 = 64 << 10;
+
+/// A VM process that was started; written before anybody is told, so that it is found even when
+/// everybody who asked for it dies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningRecord {
+    /// Whose VM it is.
+    pub instance: InstanceId,
+    /// The VMM process.
+    pub process: ProcessId,
+    /// The supervisor.
+    pub supervisor: ProcessId,
+    /// What it runs on.
+    pub vmm: Vmm,
+    /// The VMM's uid.
+    pub uid: u32,
+}
+
+/// How a VMM process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitKind {
+    /// By itself. 0 is a guest that powered off or rebooted, or a `quit`.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// The record of an ended VMM process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// Which process.
+    pub process: ProcessId,
+    /// How.
+    pub how: ExitKind,
+    /// When, milliseconds since the epoch.
+    pub at: u64,
+    /// Console bytes that were not kept.
+    pub console_dropped: u64,
+    /// Last lines of the VMM's log, made printable.
+    pub last_log: Vec<String>,
+    /// Last lines of the console, made printable.
+    pub last_console: Vec<String>,
+}
+
+impl ExitRecord {
+    /// The record a supervisor left in a run directory; `None` when there is none: the VMM runs,
+    /// or its supervisor was killed before it.
+    ///
+    /// # Errors
+    /// What reading said; `InvalidData` for a damaged record.
+    pub fn load(run_dir: &Path) -> io::Result<Option<Self>> {
+        load(run_dir, EXIT)
+    }
+
+    pub(super) fn store(&self, run_dir: &Path) -> io::Result<()> {
+        crate::files::write_json(run_dir, EXIT, self)
+    }
+}
+
+impl RunningRecord {
+    /// The record of a run directory's VMM, which may be gone by now: ask
+    /// [`is_alive`](crate::process::is_alive).
+    ///
+    /// # Errors
+    /// What reading said; `InvalidData` for a damaged record.
+    pub fn load(run_dir: &Path) -> io::Result<Option<Self>> {
+        load(run_dir, RUNNING)
+    }
+
+    pub(super) fn store(&self, run_dir: &Path) -> io::Result<()> {
+        crate::files::write_json(run_dir, RUNNING, self)
+    }
+}
+
+/// Removes what an earlier VMM left, but its logs.
+pub(super) fn forget(run_dir: &Path) -> io::Result<()> {
+    for name in [RUNNING, EXIT, crate::qemu::QMP_SOCKET, crate::qemu::AGENT_SOCKET] {
+        crate::files::remove_if_there(&run_dir.join(name))?;
+    }
+    Ok(())
+}
+
+fn load<T: for<'de> Deserialize<'de>>(dir: &Path, name: &str) -> io::Result<Option<T>> {
+    let path = dir.join(name);
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => {
+            if other?.len() > MAX_DOCUMENT {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+    }
+    let document = serde_json::from_slice(&fs::read(&path)?);
+    document.map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+impl From<ExitStatus> for ExitKind {
+    fn from(status: ExitStatus) -> Self {
+        match status.code() {
+            Some(code) => Self::Code(code),
+            None => Self::Signal(status.signal().unwrap_or(0)),
+        }
+    }
+}
+
+impl std::fmt::Display for ExitKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
+                Ok(signal) => write!(f, "{signal}"),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+/// Milliseconds since the epoch; 0 on a host whose clock is before it.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
