@@ -1,0 +1,177 @@
+//! Drives: files that become a guest's block devices.
+//!
+//! Every instance has four, always in this order: root (the image revision's, shared,
+//! read-only), data (its own, `/data`), secrets and config (small ext4 images made here). An
+//! instance without a data drive gets a placeholder, so that a drive's name means the same in
+//! every guest.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::file::{self, Context, FileError};
+
+/// Size of the data drive's placeholder, bytes.
+const PLACEHOLDER: u64 = 64 << 10;
+
+/// Size of a secrets or config image, MiB. Constant: a drive must not change size while its
+/// guest sleeps.
+const SMALL_MIB: u64 = 2;
+
+/// What a secrets or config image may hold together, bytes; leaves room for file system
+/// structures.
+pub const SMALL_CAPACITY: usize = 1 << 20;
+
+/// Why a drive could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// `mke2fs` is missing or said no.
+    #[error("cannot format {}: {why}", path.display())]
+    Format {
+        /// The image.
+        path: PathBuf,
+        /// What it said.
+        why: String,
+    },
+    /// More than a small drive holds.
+    #[error("{total} bytes do not fit a drive of {SMALL_CAPACITY} bytes")]
+    TooLarge {
+        /// What was to be stored.
+        total: usize,
+    },
+    /// The existing data drive has another size.
+    #[error("data drive {} has {has} bytes, the instance was created with {wanted}", path.display())]
+    Resized {
+        /// The drive.
+        path: PathBuf,
+        /// Its size.
+        has: u64,
+        /// What the record says.
+        wanted: u64,
+    },
+}
+
+/// Makes sure the data drive exists: sparse ext4 of `mib` MiB, or the placeholder for 0. An
+/// existing drive is never formatted, resized or replaced.
+///
+/// # Errors
+/// When it cannot be made, or exists with another size.
+pub fn ensure_data(path: &Path, mib: u64) -> Result<(), DriveError> {
+    let size = if mib == 0 { PLACEHOLDER } else { mib << 20 };
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.len() == size => Ok(()),
+        Ok(meta) => Err(DriveError::Resized { path: path.into(), has: meta.len(), wanted: size }),
+        Err(_) if mib == 0 => make(path, size, |_| Ok(())),
+        // Inode tables are zeroed by the guest when it first uses them: creation stays instant
+        // and the file sparse.
+        Err(_) => make(path, size, |beside| {
+            mke2fs(beside, &["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-L", "data"])
+        }),
+    }
+}
+
+/// Writes a small read-only drive holding `files` (name, content).
+///
+/// # Errors
+/// When it does not fit or cannot be made.
+pub fn write_small(path: &Path, files: &[(&str, &[u8])]) -> Result<(), DriveError> {
+    let total = files.iter().map(|(_, content)| content.len()).sum();
+    if total > SMALL_CAPACITY {
+        return Err(DriveError::TooLarge { total });
+    }
+    let tree = path.with_extension("tree");
+    file::remove_dir(&tree)?;
+    file::create_dir(&tree)?;
+    let filled = fill(&tree, files).map_err(DriveError::from).and_then(|()| {
+        make(path, SMALL_MIB << 20, |beside| {
+            let tree = tree.to_string_lossy();
+            mke2fs(beside, &["-O", "^has_journal", "-E", "root_owner=0:0", "-d", &tree])
+        })
+    });
+    let removed = file::remove_dir(&tree);
+    filled?;
+    Ok(removed?)
+}
+
+fn fill(tree: &Path, files: &[(&str, &[u8])]) -> Result<(), FileError> {
+    for (name, content) in files {
+        let path = tree.join(name);
+        fs::write(&path, content).doing("write", &path)?;
+    }
+    Ok(())
+}
+
+fn make(path: &Path, size: u64, format: impl FnOnce(&Path) -> Result<(), DriveError>) -> Result<(), DriveError> {
+    let beside = file::temporary(path);
+    file::remove_file(&beside)?;
+    let image = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).doing("create", &beside)?;
+    let made = image
+        .set_len(size)
+        .doing("size", &beside)
+        .map_err(DriveError::from)
+        .and_then(|()| format(&beside))
+        .and_then(|()| Ok(image.sync_all().doing("sync", &beside)?));
+    made.inspect_err(|_| drop(fs::remove_file(&beside)))?;
+    Ok(file::rename_durably(&beside, path)?)
+}
+
+fn mke2fs(image: &Path, options: &[&str]) -> Result<(), DriveError> {
+    let bad = |why: String| DriveError::Format { path: image.to_owned(), why };
+    let output = Command::new("mke2fs")
+        .args(["-q", "-F", "-t", "ext4", "-m", "0"])
+        .args(options)
+        .arg(image)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| bad(format!("mke2fs: {error} (package e2fsprogs)")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(bad(said.lines().last().unwrap_or("mke2fs failed").to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_existing_data_drive_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.img");
+        ensure_data(&path, 16).unwrap();
+        let before = (file::stamp(&path).unwrap(), file::digest(&path).unwrap());
+        ensure_data(&path, 16).unwrap();
+        assert_eq!((file::stamp(&path).unwrap(), file::digest(&path).unwrap()), before);
+        assert!(matches!(ensure_data(&path, 32), Err(DriveError::Resized { .. })));
+        assert!(file::allocated_bytes(&path) < 4 << 20, "the drive is not sparse");
+    }
+
+    #[test]
+    fn a_placeholder_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.img");
+        ensure_data(&path, 0).unwrap();
+        assert!(fs::read(&path).unwrap().iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn small_drives_keep_their_size_whatever_they_hold() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.img");
+        write_small(&path, &[]).unwrap();
+        let empty = fs::metadata(&path).unwrap().len();
+        write_small(&path, &[("config.json", &[b'x'; 500_000])]).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), empty);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the tree was left behind");
+        assert!(matches!(
+            write_small(&path, &[("big", &[0; SMALL_CAPACITY + 1])]),
+            Err(DriveError::TooLarge { .. })
+        ));
+    }
+}

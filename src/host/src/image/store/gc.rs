@@ -1,0 +1,85 @@
+//! Removing revisions nobody uses.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use mvm_model::Digest;
+
+use super::file::sync_dir;
+use super::{Revision, Store};
+use crate::image::error::{ImageError, io};
+use crate::packages::{Control, Fetcher};
+
+/// What a collection removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// The revisions that are gone.
+    pub revisions: Vec<Digest>,
+    /// Bytes on disk that became free: what a pool still links to does not count.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Removes every revision `keep` does not name, the index entries that led to it, and package
+    /// files no remaining revision was made from. Pools have their own links, so even a revision
+    /// that a VM runs from can go without harm to it.
+    pub fn gc(&self, keep: &[Digest], control: Control<'_>) -> Result<Freed, ImageError> {
+        let lock = self.lock(control)?;
+        let mut freed = Freed::default();
+        for digest in self.digests()?.into_iter().filter(|digest| !keep.contains(digest)) {
+            if control.cancelled() {
+                return Err(ImageError::Cancelled { what: "collecting images".into() });
+            }
+            freed.bytes += self.remove(&digest)?;
+            freed.revisions.push(digest);
+        }
+        sync_dir(&self.revisions())?;
+        self.forget(|digest| freed.revisions.contains(digest));
+        freed.bytes += self.prune_packages()?;
+        drop(lock);
+        Ok(freed)
+    }
+
+    /// One rename takes a revision out; a kill after it leaves only rubbish in `tmp`.
+    fn remove(&self, digest: &Digest) -> Result<u64, ImageError> {
+        let place = self.revisions().join(digest.as_str());
+        let bytes = unshared(&place);
+        let gone = self.tmp().join(format!("gone-{digest}"));
+        fs::rename(&place, &gone).map_err(io("remove", &place))?;
+        fs::remove_dir_all(&gone).map_err(io("remove", &gone))?;
+        Ok(bytes)
+    }
+
+    fn prune_packages(&self) -> Result<u64, ImageError> {
+        let left = self.list()?;
+        let used: BTreeSet<String> = left.iter().flat_map(Revision::packages).collect();
+        let named = |file: &str| {
+            let mut parts = file.split('_');
+            let name = parts.next().unwrap_or_default();
+            let version = parts.next().unwrap_or_default().replace("%3a", ":");
+            used.contains(&format!("{name} {version}"))
+        };
+        Ok(Fetcher::prune_in(&self.packages(), named))
+    }
+}
+
+impl Revision {
+    /// `name version` of every package it was made from.
+    fn packages(&self) -> Vec<String> {
+        let inputs = self.manifest.inputs.iter();
+        let package = |(key, value): (&String, &String)| {
+            let version = value.split(' ').next().unwrap_or_default();
+            Some(format!("{} {version}", key.strip_prefix("package:")?))
+        };
+        inputs.filter_map(package).collect()
+    }
+}
+
+/// Bytes on disk of the files that have no other name.
+fn unshared(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let metas = entries.filter_map(|entry| entry.metadata().ok());
+    metas.filter(|meta| meta.nlink() == 1).map(|meta| meta.blocks() * 512).sum()
+}

@@ -1,0 +1,167 @@
+//! An instance's snapshots on disk.
+//!
+//! ```text
+//! snapshots/7.tmp/            being written; whatever a crash leaves here is worth nothing
+//! snapshots/7/memory          what the VMM wrote
+//! snapshots/7/manifest.json   what it is, where and with what it may be resumed
+//! snapshots/7/consumed        it was resumed: never again
+//! ```
+//!
+//! The rename of `7.tmp` to `7`, synced, is the moment a snapshot exists. The consumed mark is
+//! synced before the VM executes its first instruction.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use mvm_model::snapshot::{Manifest, Unusable};
+
+use crate::file::{self, Context, FileError};
+
+/// The snapshots of one instance.
+#[derive(Debug, Clone)]
+pub struct Snapshots {
+    dir: PathBuf,
+}
+
+/// A snapshot being written.
+#[derive(Debug)]
+pub struct Draft {
+    generation: u64,
+    dir: PathBuf,
+    /// Where the VMM writes the memory.
+    pub memory: File,
+}
+
+impl Snapshots {
+    /// The snapshots kept in an instance's directory.
+    pub fn of(instance_dir: &Path) -> Self {
+        Self { dir: instance_dir.join("snapshots") }
+    }
+
+    /// Where generation `generation` is.
+    pub fn path(&self, generation: u64) -> PathBuf {
+        self.dir.join(generation.to_string())
+    }
+
+    /// The memory file of a generation.
+    pub fn memory(&self, generation: u64) -> PathBuf {
+        self.path(generation).join("memory")
+    }
+
+    /// Starts a new generation. What an earlier attempt left of it is removed.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn draft(&self, generation: u64) -> Result<Draft, FileError> {
+        let dir = self.dir.join(format!("{generation}.tmp"));
+        file::remove_dir(&dir)?;
+        file::create_dir(&dir)?;
+        let path = dir.join("memory");
+        let memory = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .doing("create", &path)?;
+        Ok(Draft { generation, dir, memory })
+    }
+
+    /// Whether a generation is complete: renamed into place.
+    pub fn is_complete(&self, generation: u64) -> bool {
+        self.path(generation).join("manifest.json").exists()
+    }
+
+    /// Whether a generation was resumed. A mark that cannot be looked for counts as one.
+    pub fn is_consumed(&self, generation: u64) -> bool {
+        self.path(generation).join("consumed").try_exists().unwrap_or(true)
+    }
+
+    /// Marks a generation as resumed, durably.
+    ///
+    /// # Errors
+    /// When the mark is not certain to be there after a crash: then do not resume.
+    pub fn consume(&self, generation: u64) -> Result<(), FileError> {
+        let mark = self.path(generation).join("consumed");
+        File::create(&mark).and_then(|mark| mark.sync_all()).doing("write", &mark)?;
+        file::sync_dir(&self.path(generation))
+    }
+
+    /// Reads a generation's manifest.
+    ///
+    /// # Errors
+    /// When it is missing or no manifest.
+    pub fn manifest(&self, generation: u64) -> Result<Manifest, Unusable> {
+        let path = self.path(generation).join("manifest.json");
+        let bytes = fs::read(&path).map_err(|error| Unusable::Incomplete(format!("manifest: {error}")))?;
+        serde_json::from_slice(&bytes).map_err(|error| Unusable::Incomplete(format!("manifest: {error}")))
+    }
+
+    /// Proves that the memory file is what was hashed: by its stamp, or by hashing it again when
+    /// the stamp differs (a restored backup).
+    ///
+    /// # Errors
+    /// When it is missing, truncated or changed.
+    pub fn prove_memory(&self, manifest: &Manifest) -> Result<(), Unusable> {
+        let path = self.memory(manifest.generation);
+        let incomplete = |error: FileError| Unusable::Incomplete(format!("memory file: {error}"));
+        let stamp = file::stamp(&path).map_err(incomplete)?;
+        if stamp == manifest.memory {
+            return Ok(());
+        }
+        if stamp.size != manifest.memory.size || file::digest(&path).map_err(incomplete)? != manifest.memory_digest {
+            return Err(Unusable::MemoryChanged);
+        }
+        Ok(())
+    }
+
+    /// Removes everything but `keep`, complete or not.
+    ///
+    /// # Errors
+    /// When something stays.
+    pub fn remove_except(&self, keep: Option<u64>) -> Result<(), FileError> {
+        let kept = keep.map(|generation| generation.to_string());
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_str() != kept.as_deref() {
+                file::remove_dir(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes allocated on disk.
+    pub fn allocated_bytes(&self) -> u64 {
+        file::allocated_bytes(&self.dir)
+    }
+}
+
+impl Draft {
+    /// The memory file's path.
+    pub fn memory_path(&self) -> PathBuf {
+        self.dir.join("memory")
+    }
+
+    /// Makes the snapshot exist: syncs everything, then renames it into place.
+    ///
+    /// # Errors
+    /// When any step fails: the snapshot does not exist then.
+    pub fn commit(self, manifest: &Manifest) -> Result<(), FileError> {
+        let path = self.memory_path();
+        self.memory.sync_all().doing("sync", &path)?;
+        let json = serde_json::to_vec_pretty(manifest).map_err(std::io::Error::from);
+        file::write_durably(&self.dir.join("manifest.json"), &json.doing("encode", &path)?)?;
+        file::rename_durably(&self.dir, &self.dir.with_file_name(self.generation.to_string()))
+    }
+
+    /// Gives the attempt up and frees its space.
+    ///
+    /// # Errors
+    /// When its files stay.
+    pub fn abandon(self) -> Result<(), FileError> {
+        file::remove_dir(&self.dir)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! What the image tests share: packages fetched once, stores of their own, small verbs.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::{LazyLock, Mutex};
+
+use mvm_host::image::{GuestBinary, ImageError, Request, Revision, Store, build, find_guest};
+use mvm_host::packages::{Arch, Control, Os, find_program};
+use mvm_host::progress::Progress;
+use mvm_model::image::{Profile, Role};
+
+static GO_ON: AtomicBool = AtomicBool::new(false);
+/// The packages and the guest agent, made ready once, or why they cannot be.
+static READY: LazyLock<Result<(PathBuf, GuestBinary), String>> = LazyLock::new(prepare);
+
+/// Says that a test cannot run here, and why.
+pub fn skip(test: &str, reason: &str) {
+    eprintln!("SKIP: {test}: {reason}");
+    if let Some(file) = std::env::var_os("MVM_TEST_SKIPS") {
+        use std::io::Write;
+        let file = fs::File::options().create(true).append(true).open(file);
+        let _ = file.and_then(|mut file| writeln!(file, "{test}: {reason}"));
+    }
+}
+
+/// A machine that can build images.
+pub struct World {
+    /// The agent that goes into every image.
+    pub guest: GuestBinary,
+    packages: PathBuf,
+    said: Mutex<Vec<String>>,
+}
+
+/// A store of a test's own.
+pub struct OwnStore {
+    /// The store.
+    pub store: Store,
+    dir: tempfile::TempDir,
+}
+
+impl OwnStore {
+    /// Its cache directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+fn prepare() -> Result<(PathBuf, GuestBinary), String> {
+    if Os::detect().distro.is_none() {
+        return Err(format!("{} has no packages we know", Os::detect().pretty));
+    }
+    for tool in ["apt-get", "dpkg-deb", "mkfs.erofs"] {
+        find_program(tool).ok_or_else(|| format!("no {tool}"))?;
+    }
+    let control = Control::new(&|_: Progress| (), &GO_ON);
+    let guest = find_guest(Arch::HOST, control).map_err(|error| error.to_string())?;
+    // A cache that outlives the test, so that packages are downloaded once per machine.
+    let dir = cache().join("image-packages");
+    let store = Store::open(&dir).map_err(|error| error.to_string())?;
+    for profile in [Profile::Minimal, Profile::Node] {
+        let request = request(&guest, profile, Role::Worker);
+        build(&store, &Os::detect(), &request, control).map_err(|error| error.to_string())?;
+    }
+    Ok((dir.join("packages"), guest))
+}
+
+fn cache() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let base = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    let given = std::env::var_os("MVM_TEST_CACHE").map(PathBuf::from);
+    given.unwrap_or_else(|| base().unwrap_or_else(std::env::temp_dir).join("mvm-test"))
+}
+
+fn request(guest: &GuestBinary, profile: Profile, role: Role) -> Request {
+    Request { profile, role, arch: Arch::HOST, guest: guest.clone(), guest_proto: 1 }
+}
+
+impl World {
+    /// The world, or `None` with the skip told.
+    pub fn enter(test: &str) -> Option<Self> {
+        match &*READY {
+            Ok((packages, guest)) => Some(Self {
+                guest: guest.clone(),
+                packages: packages.clone(),
+                said: Mutex::default(),
+            }),
+            Err(reason) => {
+                skip(test, reason);
+                None
+            }
+        }
+    }
+
+    /// An empty store that has the packages already.
+    pub fn store(&self) -> OwnStore {
+        let dir = tempfile::tempdir().unwrap();
+        self.stock(dir.path());
+        OwnStore { store: Store::open(dir.path()).unwrap(), dir }
+    }
+
+    /// Gives the store below `cache` the packages.
+    pub fn stock(&self, cache: &Path) {
+        copy_all(&self.packages, &cache.join("packages"));
+    }
+
+    /// Builds, remembering what was said.
+    pub fn build(
+        &self,
+        store: &Store,
+        profile: Profile,
+        role: Role,
+    ) -> Result<Revision, ImageError> {
+        let sink = |progress: Progress| self.said.lock().unwrap().push(progress.what);
+        let control = Control::new(&sink, &GO_ON);
+        build(store, &Os::detect(), &request(&self.guest, profile, role), control)
+    }
+
+    /// Builds a worker, saying each step on standard output.
+    pub fn build_aloud(&self, store: &Store) -> Result<Revision, ImageError> {
+        let sink = |progress: Progress| println!("{}", progress.what);
+        let request = request(&self.guest, Profile::Minimal, Role::Worker);
+        build(store, &Os::detect(), &request, Control::new(&sink, &GO_ON))
+    }
+
+    /// Builds, stopping as soon as something that holds `word` is said.
+    pub fn build_until(&self, store: &Store, word: &str) -> Result<Revision, ImageError> {
+        let cancel = AtomicBool::new(false);
+        let sink = |progress: Progress| {
+            if progress.what.contains(word) {
+                cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        };
+        let request = request(&self.guest, Profile::Minimal, Role::Worker);
+        build(store, &Os::detect(), &request, Control::new(&sink, &cancel))
+    }
+
+    /// Whether a build said this.
+    pub fn said(&self, words: &str) -> bool {
+        self.said.lock().unwrap().iter().any(|line| line.contains(words))
+    }
+
+    /// A control nobody watches.
+    pub fn control(&self) -> Control<'static> {
+        Control::new(&|_: Progress| (), &GO_ON)
+    }
+
+    /// The root of a revision as a directory.
+    pub fn extract(&self, revision: &Revision) -> Option<tempfile::TempDir> {
+        if find_program("fsck.erofs").is_none() || !nix::unistd::geteuid().is_root() {
+            skip("extracting a root", "needs fsck.erofs and root");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let option = format!("--extract={}", dir.path().display());
+        let rootfs = revision.files(Arch::HOST).unwrap().rootfs;
+        shell("fsck.erofs", &[&option, "--overwrite", rootfs.to_str().unwrap()]);
+        Some(dir)
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &target);
+        } else if fs::hard_link(entry.path(), &target).is_err() {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+/// Runs something in a thread whose namespaces and umask are its own.
+pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
+            work()
+        });
+        match thread.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Puts this thread into an empty network namespace, as far as we may.
+pub fn without_network() {
+    let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET);
+}
+
+/// Runs a program that must succeed; its standard output.
+pub fn shell(program: &str, args: &[&str]) -> String {
+    let path = find_program(program).unwrap_or_else(|| panic!("no {program}"));
+    let output = Command::new(path).args(args).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Changes one byte of a sealed file.
+pub fn flip_byte(path: &Path, at: u64) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[!byte[0]], at).unwrap();
+}

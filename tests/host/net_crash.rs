@@ -1,0 +1,70 @@
+//! A `kill -9` anywhere in between leaves nothing the next call cannot finish, and never a tap
+//! that is up without its rules.
+
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use mvm_host::net::{Expected, Net};
+use mvm_model::record::Egress;
+
+use crate::world::{World, in_namespace, ip, nft, port, tenant};
+
+/// Set for the child: the run directory it works in.
+const CHILD: &str = "MVM_TEST_NET_CRASH";
+
+/// Not a test of its own: the process that is killed. It makes and removes a network until then.
+#[test]
+fn child_that_is_killed() {
+    let Some(dir) = std::env::var_os(CHILD) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let net = Net::open("test-node", Path::new(&dir)).await.unwrap();
+        let tenant = tenant(7, Egress::Internet);
+        loop {
+            net.ensure_tenant(&tenant).await.unwrap();
+            net.ensure_port(&port(&tenant, 3)).await.unwrap();
+            net.remove_tenant(&tenant.network).await.unwrap();
+        }
+    });
+}
+
+fn start_child(world: &World) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "crash::child_that_is_killed", "--nocapture"])
+        .env(CHILD, &world.dir)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// A tap in the bridge and up has its chain.
+fn nothing_is_unguarded() {
+    let tap = ip("link").lines().any(|line| line.contains("tn7i3") && line.contains("master"));
+    let guarded = nft("list ruleset").contains("forged IPv4 source");
+    assert!(!tap || guarded, "{} {}", ip("link"), nft("list ruleset"));
+}
+
+#[test]
+fn a_kill_anywhere_converges() {
+    in_namespace("a_kill_anywhere_converges", |world| async move {
+        let tenant = tenant(7, Egress::Internet);
+        let expected = Expected { tenants: vec![tenant.clone()], ports: vec![port(&tenant, 3)] };
+        for round in 0..24u64 {
+            let mut child = start_child(&world);
+            // Spread over start-up and a few turns of the child's loop.
+            std::thread::sleep(Duration::from_millis(15 + 11 * round));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            nothing_is_unguarded();
+            world.net.ensure_tenant(&tenant).await.unwrap();
+            world.net.ensure_port(&port(&tenant, 3)).await.unwrap();
+            assert_eq!(world.net.verify(&expected).await.unwrap().findings, [], "round {round}");
+            if round % 2 == 0 {
+                world.net.remove_tenant(&tenant.network).await.unwrap();
+                assert_eq!(nft("list ruleset"), "");
+                assert!(!ip("link").contains("tn7"));
+            }
+        }
+    });
+}
