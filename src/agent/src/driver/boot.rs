@@ -1,0 +1,91 @@
+//! Cold boot, and warm: starting a VM, pausing it, resuming it.
+
+use mvm_model::state::{State, Transition, VmRef};
+use mvm_vmm::StartMode;
+
+use super::Driver;
+use super::prepare::Prepared;
+use crate::error::{Error, Result};
+
+impl Driver<'_> {
+    /// created, stopped, failed → running.
+    pub(super) async fn start(&mut self) -> Result<()> {
+        self.begin(Transition::Starting).await?;
+        self.boot(None).await
+    }
+
+    /// Boots from the drives. `note` tells why this is not the resume somebody asked for.
+    pub(super) async fn boot(&mut self, note: Option<String>) -> Result<()> {
+        let prepared = match self.prepare(None).await {
+            Ok(prepared) => prepared,
+            // Nothing runs yet: what was true before still is.
+            Err(error) => return self.take_back().and(Err(error)),
+        };
+        match self.boot_prepared(&prepared).await {
+            Ok(vm) => {
+                self.record.note = note;
+                self.finish(State::Running { vm })
+            }
+            Err(error) => {
+                self.end_vm().await;
+                self.fail(&error)?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn boot_prepared(&mut self, prepared: &Prepared) -> Result<VmRef> {
+        self.check_cancel()?;
+        let machine = self.machine();
+        let vm = machine.launch(&prepared.blueprint, StartMode::Boot).await?;
+        self.phase("spawn");
+        machine.await_guest(self.cancel).await?;
+        self.phase("guest");
+        Ok(vm)
+    }
+
+    /// running → warm.
+    pub(super) async fn warm(&mut self) -> Result<()> {
+        let vm = self.vm()?;
+        self.begin(Transition::Warming).await?;
+        let machine = self.machine();
+        match machine.pause().await {
+            Ok(()) => {
+                self.phase("pause");
+                self.finish(State::Warm { vm })
+            }
+            Err(error) => self.take_back().and(Err(error)),
+        }
+    }
+
+    /// warm → running.
+    pub(super) async fn resume(&mut self) -> Result<()> {
+        let vm = self.vm()?;
+        self.begin(Transition::Resuming).await?;
+        let machine = self.machine();
+        let resumed = machine.resume().await;
+        self.phase("resume");
+        if let Err(error) = resumed {
+            return self.take_back().and(Err(error));
+        }
+        // The guest's clock stood still; a guest that cannot be told is running all the same.
+        if let Err(error) = machine.wake_guest().await {
+            self.record.note = Some(format!("the guest was not told that it was paused: {}", error.chain()));
+        }
+        self.phase("guest");
+        self.finish(State::Running { vm })
+    }
+
+    pub(super) fn vm(&self) -> Result<VmRef> {
+        use crate::error::Kind;
+        let gone = || Error::new(Kind::Failed, self.record.path(), "the record names no VM");
+        self.record.state.vm().cloned().ok_or_else(gone)
+    }
+
+    /// Ends the VM for certain and removes what only it needed.
+    pub(super) async fn end_vm(&self) {
+        if let Err(error) = self.machine().kill().await {
+            tracing::warn!(instance = %self.record.path(), error = error.chain(), "cannot end the VM");
+        }
+    }
+}

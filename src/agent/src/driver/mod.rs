@@ -1,0 +1,212 @@
+//! The instance driver: takes one instance through one transition.
+//!
+//! ```text
+//! change(path, verb)
+//!   │ lock the instance (others wait, then are told who holds it)
+//!   │ settle what an interrupted command left      settle.rs
+//!   │ decide(state, verb)                          mvm_model::state, pure
+//!   └ one of                                       boot.rs, sleep.rs, wake.rs, stop.rs
+//!        begin: the transition is on disk before its first effect
+//!        …effects…
+//!        finish: the new state is on disk after the last one
+//! ```
+//!
+//! Only the holder of the instance's lock writes its record. A step that fails leaves the
+//! instance in a state that is true: where nothing was lost the one before, else `failed` with
+//! what was kept.
+
+mod boot;
+mod prepare;
+mod settle;
+mod sleep;
+mod stop;
+mod wake;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mvm_host::lock::{self, Lock};
+use mvm_model::InstancePath;
+use mvm_model::record::InstanceRecord;
+use mvm_model::resources::OverQuota;
+use mvm_model::state::{Decision, State, Transition, Verb, decide};
+
+use crate::error::{About, Error, Kind, Result};
+use crate::machine::Machine;
+use crate::service::{Service, now};
+
+/// How long a command waits for another one's transition of the same instance.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a transition did.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The instance as it is now.
+    pub record: InstanceRecord,
+    /// Set when nothing had to be done, saying why.
+    pub already: Option<&'static str>,
+    /// How long each phase took, in order.
+    pub phases: Vec<Phase>,
+}
+
+/// A measured part of a transition.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Phase {
+    /// Its name: `load`, `resume`, `guest`, …
+    pub name: &'static str,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// One instance in the hands of one command.
+pub(crate) struct Driver<'a> {
+    service: &'a Service,
+    record: InstanceRecord,
+    cancel: &'a AtomicBool,
+    phases: Vec<Phase>,
+    last: Instant,
+    _lock: Lock,
+}
+
+impl Service {
+    /// Takes an instance through the transition `verb` asks for.
+    ///
+    /// # Errors
+    /// When it makes no sense in its state, a quota is used up, somebody else is at it, or a
+    /// step fails; the record then says what is true.
+    pub async fn change(&self, path: &InstancePath, verb: Verb, cancel: &AtomicBool) -> Result<Outcome> {
+        let mut driver = Driver::open(self, path, cancel, PATIENCE).await?;
+        driver.settle().await?;
+        driver.apply(verb).await
+    }
+
+    /// Destroys an instance with its data; a missing one is fine when it vanished meanwhile.
+    ///
+    /// # Errors
+    /// When something of it stays.
+    pub async fn destroy_instance(&self, path: &InstancePath) -> Result<()> {
+        let never = AtomicBool::new(false);
+        match self.change(path, Verb::Destroy, &never).await {
+            Err(error) if error.kind == Kind::NotFound => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Writes down what became of an instance whose VM ended by itself; called by its shim.
+    /// Somebody who is changing the instance at that moment knows better and goes first.
+    pub async fn note_exit(&self, path: &InstancePath) {
+        let never = AtomicBool::new(false);
+        if let Ok(mut driver) = Driver::open(self, path, &never, Duration::ZERO).await {
+            let _ = driver.settle().await;
+        }
+    }
+}
+
+impl<'a> Driver<'a> {
+    async fn open(
+        service: &'a Service,
+        path: &InstancePath,
+        cancel: &'a AtomicBool,
+        patience: Duration,
+    ) -> Result<Self> {
+        let id = service.instance(path)?.instance_id;
+        let dir = service.dirs.instance(&path.pool, id);
+        let lock = Lock::take(&lock::path_in(&dir), &service.who, patience).await.about(path, "change the instance")?;
+        // Read again: only now nobody else writes it.
+        let record = service.records.instance(&path.pool, id)?.ok_or_else(|| {
+            Error::new(Kind::NotFound, path, format!("instance {path} was destroyed meanwhile"))
+        })?;
+        Ok(Self { service, record, cancel, phases: Vec::new(), last: Instant::now(), _lock: lock })
+    }
+
+    async fn apply(mut self, verb: Verb) -> Result<Outcome> {
+        let decision = decide(&self.record.state, verb, self.record.next_generation).map_err(|refusal| {
+            Error::new(Kind::WrongState, self.record.path(), refusal.to_string()).hint(refusal.hint)
+        })?;
+        let already = match decision {
+            Decision::Already(already) => Some(already),
+            Decision::Go(transition) => {
+                self.carry_out(transition).await?;
+                None
+            }
+        };
+        Ok(Outcome { record: self.record, already, phases: self.phases })
+    }
+
+    async fn carry_out(&mut self, transition: Transition) -> Result<()> {
+        match transition {
+            Transition::Starting => self.start().await,
+            Transition::Warming => self.warm().await,
+            Transition::Resuming => self.resume().await,
+            Transition::Sleeping { generation } => self.sleep(generation).await,
+            Transition::Waking { generation } => self.wake(generation).await,
+            Transition::Stopping => self.stop().await,
+            Transition::Destroying => self.destroy().await,
+        }
+    }
+
+    /// Writes the transition down before its first effect, if the tenant's quotas admit it.
+    /// Counting and writing are one step under the state lock, so two starts cannot both take
+    /// the last place.
+    async fn begin(&mut self, transition: Transition) -> Result<()> {
+        let path = self.record.path();
+        let _state = self.service.lock_state().await?;
+        self.admit(&transition).about(&path, "take it into account")?;
+        self.record.transition = Some(transition);
+        self.record.note = None;
+        self.service.records.put_instance(&self.record)?;
+        self.last = Instant::now();
+        Ok(())
+    }
+
+    fn admit(&self, transition: &Transition) -> Result<(), OverQuota> {
+        let tenant = &self.record.tenant_id;
+        let quotas = self.service.tenant(tenant).map(|record| record.quotas).unwrap_or_default();
+        let usage = self.service.usage(tenant);
+        match transition {
+            Transition::Starting | Transition::Waking { .. } => usage.admit_running(&quotas, self.record.resources),
+            Transition::Warming => usage.admit_warm(&quotas),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the state the transition led to.
+    fn finish(&mut self, state: State) -> Result<()> {
+        self.record.state = state;
+        self.record.transition = None;
+        self.record.since = now();
+        self.service.records.put_instance(&self.record)
+    }
+
+    /// Takes the transition back: the state before it holds.
+    fn take_back(&mut self) -> Result<()> {
+        self.record.transition = None;
+        self.service.records.put_instance(&self.record)
+    }
+
+    /// Ends the transition in `failed`, keeping the data drive.
+    fn fail(&mut self, reason: &Error) -> Result<()> {
+        self.finish(State::Failed { reason: reason.chain(), kept: "the data drive".into() })
+    }
+
+    /// The instance's VM, as its record has it now.
+    fn machine(&self) -> Machine {
+        Machine::of(self.service, &self.record)
+    }
+
+    /// Notes that a phase ended.
+    fn phase(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.phases.push(Phase { name, took: now - self.last });
+        self.last = now;
+    }
+
+    /// Stops here when Ctrl-C was pressed; called where nothing is half-done.
+    fn check_cancel(&self) -> Result<()> {
+        if self.cancel.load(Ordering::SeqCst) {
+            return Err(Error::new(Kind::Interrupted, self.record.path(), "interrupted")
+                .hint("nothing was lost; run the command again"));
+        }
+        Ok(())
+    }
+}

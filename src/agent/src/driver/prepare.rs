@@ -1,0 +1,121 @@
+//! What a VM needs before it exists: image, network, drives, and the specification made of them.
+
+use mvm_guest_proto::config::{self, GuestConfig};
+use mvm_host::drive;
+use mvm_host::image::Revision;
+use mvm_host::packages::Arch;
+use mvm_model::image::{Restart, Workload};
+use mvm_model::record::TenantRecord;
+use mvm_model::{Digest, network};
+
+use super::Driver;
+use crate::error::{About, Error, Kind, Result};
+use crate::blueprint::Blueprint;
+use crate::network::port_of;
+use crate::tenant::net_of;
+
+/// Everything a VM is started with.
+pub(super) struct Prepared {
+    /// What its VM is started as.
+    pub(super) blueprint: Blueprint,
+}
+
+impl Driver<'_> {
+    /// Makes ready what a boot of `digest` (or a wake into it) needs. Idempotent: what is there
+    /// already is checked, not made again.
+    pub(super) async fn prepare(&mut self, digest: Option<Digest>) -> Result<Prepared> {
+        let tenant = self.service.living_tenant(&self.record.tenant_id)?;
+        let revision = self.revision(digest)?;
+        self.record.revision = Some(revision.digest.clone());
+        self.phase("image");
+        self.prepare_network(&tenant).await?;
+        self.phase("network");
+        self.prepare_drives(&tenant, &revision)?;
+        self.phase("drives");
+        let files = revision.files(Arch::HOST).about(self.record.path(), "use the pool's image")?;
+        let proven = self.service.proven(&files).await?;
+        self.phase("proof");
+        let blueprint = Blueprint::draw(self.service, &self.record, &files, &revision.manifest, proven)?;
+        Ok(Prepared { blueprint })
+    }
+
+    fn revision(&self, digest: Option<Digest>) -> Result<Revision> {
+        let pool = self.record.pool_path();
+        let path = self.record.path();
+        let current = self.service.pool(&pool)?.current;
+        let digest = digest.or(current).ok_or_else(|| {
+            Error::new(Kind::WrongState, &path, "the pool's image is not built yet")
+                .hint(format!("mvm pool build {pool}"))
+        })?;
+        self.service.verified_revision(&pool, &digest)
+    }
+
+    /// Bridge, rules, tap and name, all of which may be there already.
+    async fn prepare_network(&self, tenant: &TenantRecord) -> Result<()> {
+        let path = self.record.path();
+        let net = self.service.net().await?;
+        net.ensure_tenant(&net_of(tenant)).await.about(&path, "set up the tenant's network")?;
+        let port = port_of(&self.record, tenant.network.ipv4_subnet);
+        net.ensure_port(&port).await.about(&path, "set up its network port")?;
+        self.service.refresh_dns().await
+    }
+
+    fn prepare_drives(&self, tenant: &TenantRecord, revision: &Revision) -> Result<()> {
+        let path = self.record.path();
+        let dir = self.service.instance_dir(&self.record);
+        drive::ensure_data(&dir.join("data.img"), self.record.resources.data_disk_mib)
+            .about(&path, "make its data drive")?;
+        self.write_config(tenant, revision.manifest.workload.as_ref())?;
+        self.service.ensure_secrets(&self.record)
+    }
+
+    fn write_config(&self, tenant: &TenantRecord, workload: Option<&Workload>) -> Result<()> {
+        let path = self.record.path();
+        let dir = self.service.instance_dir(&self.record);
+        let bytes = self.guest_config(tenant, workload)?.to_bytes();
+        drive::write_small(&dir.join("config.img"), &[(config::FILE, &bytes)]).about(&path, "make its config drive")
+    }
+
+    fn guest_config(&self, tenant: &TenantRecord, workload: Option<&Workload>) -> Result<GuestConfig> {
+        let record = &self.record;
+        let subnet = tenant.network.ipv4_subnet;
+        let address = record
+            .address(subnet)
+            .map_err(|error| Error::new(Kind::Corrupt, record.path(), error.to_string()))?;
+        Ok(GuestConfig {
+            schema: config::SCHEMA,
+            instance: record.instance_id.to_string(),
+            hostname: record.hostname(),
+            tenant: record.tenant_id.to_string(),
+            pool: record.pool_id.to_string(),
+            role: record.role.to_string(),
+            network: Some(config::Network {
+                address,
+                prefix: subnet.prefix_len(),
+                gateway: Some(subnet.gateway()),
+                dns: vec![subnet.gateway()],
+                search: Some(format!("{}.{}.mvm", record.pool_id, record.tenant_id)),
+                mtu: Some(network::MTU),
+            }),
+            workload: workload.map(guest_workload),
+            secrets_epoch: 0,
+            config_epoch: record.next_generation,
+            hooks: config::Hooks::default(),
+        })
+    }
+}
+
+fn guest_workload(workload: &Workload) -> config::Workload {
+    config::Workload {
+        argv: workload.argv.clone(),
+        env: workload.env.clone(),
+        user: workload.user.clone(),
+        cwd: None,
+        ports: workload.ports.clone(),
+        restart: match workload.restart {
+            Restart::Never => config::Restart::Never,
+            Restart::OnFailure => config::Restart::OnFailure,
+            Restart::Always => config::Restart::Always,
+        },
+    }
+}

@@ -1,0 +1,132 @@
+//! running, warm → sleeping.
+//!
+//! Nothing is lost at any step: until the snapshot is renamed into place the VM is alive and can
+//! go on; from then on the snapshot is complete and the VM no longer needed.
+
+use mvm_host::file;
+use mvm_host::snapshot::{Draft, Snapshots};
+use mvm_model::snapshot::{DriveStamp, Kind as SnapshotKind, Manifest};
+use mvm_model::state::{State, Transition, VmRef};
+
+use super::Driver;
+use crate::blueprint;
+use crate::error::{About, Error, Kind, Result};
+use crate::machine::Machine;
+
+/// What must stay free on the disk beside a snapshot, bytes.
+const SLACK: u64 = 64 << 20;
+
+impl Driver<'_> {
+    pub(super) async fn sleep(&mut self, generation: u64) -> Result<()> {
+        let vm = self.vm()?;
+        let was_warm = matches!(self.record.state, State::Warm { .. });
+        self.begin(Transition::Sleeping { generation }).await?;
+        let machine = self.machine();
+        let snapshots = Snapshots::of(&self.service.instance_dir(&self.record));
+        match self.write_snapshot(&machine, &snapshots, &vm, generation, was_warm).await {
+            Ok(()) => self.fall_asleep(generation).await,
+            Err(error) => {
+                let error = self.call_off(&machine, was_warm, error).await;
+                let _ = snapshots.remove_except(None);
+                Err(error)
+            }
+        }
+    }
+
+    /// Everything up to the rename. The VM is paused afterwards, also after a failure.
+    async fn write_snapshot(
+        &mut self,
+        machine: &Machine,
+        snapshots: &Snapshots,
+        vm: &VmRef,
+        generation: u64,
+        was_warm: bool,
+    ) -> Result<()> {
+        let path = self.record.path();
+        self.admit_disk()?;
+        if was_warm {
+            machine.resume().await?;
+        }
+        machine.prepare_sleep().await?;
+        self.phase("guest");
+        self.check_cancel()?;
+        machine.pause().await?;
+        self.phase("pause");
+        let draft = snapshots.draft(generation).about(&path, "write its snapshot")?;
+        let written = match machine.save(&draft.memory, self.cancel).await {
+            Ok(()) => self.commit(draft, vm, generation),
+            Err(error) => {
+                let _ = draft.abandon();
+                Err(error)
+            }
+        };
+        self.phase("snapshot");
+        written
+    }
+
+    fn commit(&self, draft: Draft, vm: &VmRef, generation: u64) -> Result<()> {
+        let path = self.record.path();
+        let data = self.service.instance_dir(&self.record).join("data.img");
+        let write = || {
+            let drive = (self.record.resources.data_disk_mib > 0).then(|| {
+                std::fs::File::open(&data).and_then(|file| file.sync_all()).ok();
+                file::stamp(&data)
+            });
+            let memory = draft.memory_path();
+            let manifest = Manifest {
+                schema_version: 1,
+                kind: SnapshotKind::Sleep,
+                instance: self.record.instance_id,
+                generation,
+                platform: blueprint::platform(&vm.vmm),
+                spec_hash: blueprint::spec_hash(&self.record),
+                data_drive: drive.transpose()?.map(|file| DriveStamp { file }),
+                memory: file::stamp(&memory)?,
+                memory_digest: file::digest(&memory)?,
+            };
+            draft.commit(&manifest)
+        };
+        write().about(&path, "write its snapshot")
+    }
+
+    /// The snapshot holds: write that down, then end the VM.
+    async fn fall_asleep(&mut self, generation: u64) -> Result<()> {
+        self.record.next_generation = generation + 1;
+        self.finish(State::Sleeping { generation })?;
+        self.end_vm().await;
+        self.phase("end");
+        Ok(())
+    }
+
+    /// Lets the VM go on after a sleep that did not happen.
+    async fn call_off(&mut self, machine: &Machine, was_warm: bool, error: Error) -> Error {
+        let resumed = match machine.resume().await {
+            Ok(()) => machine.wake_guest().await,
+            Err(error) => Err(error),
+        };
+        if was_warm {
+            let _ = machine.pause().await;
+        }
+        self.record.note = Some(match resumed {
+            Ok(()) => format!("the last sleep was called off: {}", error.chain()),
+            Err(more) => format!("the last sleep failed ({}) and the guest does not answer: {}", error.chain(), more.chain()),
+        });
+        match self.take_back() {
+            Ok(()) => error,
+            Err(worse) => worse,
+        }
+    }
+
+    /// Refuses a sleep the disk cannot hold: a guest's memory at most, beside an older snapshot.
+    fn admit_disk(&self) -> Result<()> {
+        let dir = self.service.instance_dir(&self.record);
+        let free = file::free_bytes(&dir).about(self.record.path(), "look at the disk")?;
+        let needed = (self.record.resources.mem_mib << 20) + SLACK;
+        if free >= needed {
+            return Ok(());
+        }
+        let text = format!("a snapshot may need {} MiB, the disk has {} MiB free", needed >> 20, free >> 20);
+        Err(Error::new(Kind::DiskFull, self.record.path(), text)
+            .hint("the instance goes on running; free some space and try again"))
+    }
+}

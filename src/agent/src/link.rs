@@ -1,0 +1,211 @@
+//! The link to an instance's guest: waiting for it, telling it about sleep and wake, and a client
+//! for everything people ask of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mvm_model::InstancePath;
+use mvm_model::state::Status;
+use mvm_vmm::process::Waited;
+
+use crate::error::{About, Classify, Error, Kind, Result};
+use crate::guest::proto::{self, Exec};
+use crate::guest::{Captured, GuestClient, GuestError, Transport, fresh_id};
+use crate::machine::Machine;
+use crate::service::Service;
+use crate::shim::GUEST_SOCKET;
+use crate::socket::connect_in;
+
+/// How long a guest may take from power-on to an answer; emulation on a busy host is slow.
+const BOOT: Duration = Duration::from_secs(60);
+/// How long one question to a guest that booted may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long a guest may take to get ready for sleep; its hooks have deadlines of their own.
+const SLEEP_PREP: Duration = Duration::from_secs(60);
+/// How long a guest may take to be told that it woke.
+const WAKE: Duration = Duration::from_secs(30);
+/// How long one attempt to be heard lasts while the guest boots.
+const ATTEMPT: Duration = Duration::from_secs(2);
+/// Pause between attempts that failed at once.
+const RETRY: Duration = Duration::from_millis(20);
+/// The most output [`Service::exec_captured`] keeps, bytes.
+const MOST_OUTPUT: usize = 1 << 20;
+
+impl Machine {
+    async fn client(&self, limit: Duration) -> Result<GuestClient, GuestError> {
+        let lost = |reason: String| GuestError::Lost { doing: "connecting to the guest agent".into(), reason };
+        let stream = connect_in(self.run_dir(), GUEST_SOCKET).await.map_err(|error| lost(error.to_string()))?;
+        GuestClient::connect(stream, Transport::Fresh, limit).await
+    }
+
+    /// Waits until the guest agent answers and everything its configuration asks for is done.
+    ///
+    /// # Errors
+    /// [`Kind::Timeout`] after a minute; at once when the VM ends or `cancel` is raised.
+    pub async fn await_guest(&self, cancel: &AtomicBool) -> Result<()> {
+        let deadline = Instant::now() + BOOT;
+        let path = self.record.path();
+        loop {
+            let silence = match self.ask_ready().await {
+                Ok(()) => return Ok(()),
+                Err(silence) => silence,
+            };
+            if cancel.load(Ordering::SeqCst) {
+                return Err(Error::new(Kind::Interrupted, path, "interrupted while it booted"));
+            }
+            if self.living_vm().is_none() {
+                return Err(self.ended_while_booting());
+            }
+            if Instant::now() > deadline {
+                let text = format!("the guest agent did not answer within {} s", BOOT.as_secs());
+                let hint = format!("'mvm instance logs {path} --console' shows what the guest printed");
+                return Err(Error::new(Kind::Timeout, path, text).because(silence).hint(hint));
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn ask_ready(&self) -> Result<(), GuestError> {
+        let client = self.client(ATTEMPT).await?;
+        loop {
+            let status = client.status(ATTEMPT).await?;
+            if status.ready {
+                return Ok(());
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn ended_while_booting(&self) -> Error {
+        let exit = mvm_vmm::ExitRecord::load(self.run_dir()).ok().flatten();
+        let how = exit.as_ref().map_or_else(|| "it is gone".into(), |exit| exit.how.to_string());
+        let last = exit.and_then(|exit| exit.last_console.last().or(exit.last_log.last()).cloned());
+        let error = Error::new(Kind::Failed, self.record.path(), format!("the VM ended while it booted ({how})"));
+        match last {
+            Some(line) => error.because(format!("its last words were: {line}")),
+            None => error,
+        }
+    }
+
+    /// Lets the guest get ready to sleep: hooks, sync, secrets and configuration unmounted.
+    ///
+    /// # Errors
+    /// When it refuses (a process holds the secrets) or does not answer in time.
+    pub async fn prepare_sleep(&self) -> Result<()> {
+        let ask = async {
+            let client = self.client(ANSWER).await?;
+            client.sleep_prep(&fresh_id(), proto::SleepPrep::default(), SLEEP_PREP).await
+        };
+        ask.await.map(drop).about(self.record.path(), "get the guest ready to sleep")
+    }
+
+    /// Tells the guest that it was paused: the time, fresh entropy, new secrets.
+    ///
+    /// # Errors
+    /// When it does not answer in time or cannot use what it is given.
+    pub async fn wake_guest(&self) -> Result<()> {
+        let id = fresh_id();
+        let deadline = Instant::now() + WAKE;
+        loop {
+            let told = async {
+                let client = self.client(ATTEMPT).await?;
+                client.wake(&id, self.wake_message(), ANSWER).await
+            };
+            match told.await {
+                Ok(_) => return Ok(()),
+                // Right after a resume the session of before is still being closed.
+                Err(error) if error.is_transient() && Instant::now() < deadline && self.living_vm().is_some() => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => return Err(error).about(self.record.path(), "tell the guest that it woke"),
+            }
+        }
+    }
+
+    fn wake_message(&self) -> proto::Wake {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let entropy: Vec<_> = (0..8).map(|_| format!("{:016x}", crate::service::random::<u64>())).collect();
+        proto::Wake {
+            clock_ns: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+            entropy: entropy.concat(),
+            secrets_epoch: 0,
+            config_epoch: self.record.next_generation,
+            identity: None,
+        }
+    }
+
+    /// Asks the guest to turn itself off and waits for its VM to end.
+    ///
+    /// # Errors
+    /// When it does not within `grace`.
+    pub async fn power_off(&self, grace: Duration) -> Result<()> {
+        let path = self.record.path();
+        let Some(vm) = self.living_vm() else { return Ok(()) };
+        let asked = async {
+            let client = self.client(ANSWER).await?;
+            client.poweroff(&fresh_id(), proto::Poweroff::default(), ANSWER).await
+        };
+        asked.await.about(&path, "ask the guest to turn itself off")?;
+        match self.wait_for(&vm.process, grace).await? {
+            Waited::Gone => Ok(()),
+            Waited::StillRunning => Err(Error::new(Kind::Timeout, path, "the guest did not turn itself off in time")),
+        }
+    }
+
+    /// One line about the guest.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn guest_status(&self) -> Result<String> {
+        let ask = async { self.client(ANSWER).await?.status(ANSWER).await };
+        let status = ask.await.about(self.record.path(), "ask the guest")?;
+        let mut text = format!("answers, up {} s", status.uptime_ms / 1000);
+        for problem in &status.problems {
+            text = format!("{text}; {problem}");
+        }
+        Ok(text)
+    }
+}
+
+impl Service {
+    /// A client to a running instance's guest.
+    ///
+    /// # Errors
+    /// [`Kind::WrongState`] when it does not run, [`Kind::Timeout`] when it does not answer.
+    pub async fn guest(&self, path: &InstancePath) -> Result<GuestClient> {
+        let record = self.instance(path)?;
+        let status = self.observe(&record).state.status();
+        if status != Status::Running {
+            let hint = match status {
+                Status::Warm | Status::Sleeping => format!("mvm instance wake {path}"),
+                _ => format!("mvm instance start {path}"),
+            };
+            return Err(Error::new(Kind::WrongState, path, format!("{path} is {status}, not running")).hint(hint));
+        }
+        Machine::of(self, &record).client(ANSWER).await.about(path, "reach its guest agent")
+    }
+
+    /// Runs a command in a guest to its end, with what it printed.
+    ///
+    /// # Errors
+    /// When the guest does not answer or the command cannot be run.
+    pub async fn exec_captured(&self, path: &InstancePath, argv: &[&str], limit: Duration) -> Result<Captured> {
+        let exec = Exec { argv: argv.iter().map(ToString::to_string).collect(), ..Exec::default() };
+        let client = self.guest(path).await?;
+        client.run(exec, b"", MOST_OUTPUT, limit).await.about(path, "run the command")
+    }
+}
+
+impl Classify for GuestError {
+    fn classify(&self) -> (Kind, Option<String>) {
+        let silent = Some("'mvm instance logs … --console' shows what the guest printed".to_owned());
+        match self {
+            Self::Timeout { .. } | Self::Unavailable { .. } => (Kind::Timeout, silent),
+            Self::Lost { .. } => (Kind::Unavailable, silent),
+            Self::NotFound { .. } => (Kind::NotFound, None),
+            Self::Refused { .. } => (Kind::Refused, None),
+            Self::Unsupported { .. } => (Kind::Unavailable, Some("its image is older than this mvm; build and restart".into())),
+            Self::Failed { .. } | Self::Protocol { .. } | Self::Local { .. } => (Kind::Failed, None),
+        }
+    }
+}

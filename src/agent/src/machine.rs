@@ -1,0 +1,227 @@
+//! The VM of one instance, as its driver sees it: launched, driven, ended.
+//!
+//! The VM itself is a process with a shim beside it ([`crate::shim`]); this is only a way to
+//! reach both. It holds no connection between calls, so it can be dropped and made anew by
+//! whoever comes next.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mvm_host::file;
+use mvm_model::record::InstanceRecord;
+use mvm_model::state::VmRef;
+use mvm_model::vm::{ProcessId, VmmKind};
+use mvm_vmm::process::{self, Handle, Waited};
+use mvm_vmm::supervisor::{Report, RunningRecord};
+use mvm_vmm::{AnyVmm, RestoreError, SnapshotError, StartMode, Vmm, VmmError, transfer_deadline};
+use nix::sys::signal::Signal;
+
+use crate::blueprint::Blueprint;
+use crate::error::{About, Classify, Error, Kind, Result};
+use crate::service::Service;
+use crate::shim::Order;
+
+/// How long a process may take to end after it was told to.
+const END: Duration = Duration::from_secs(10);
+/// How often a cancel flag is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The VM of one instance.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    pub(crate) service: Service,
+    pub(crate) record: InstanceRecord,
+    run_dir: PathBuf,
+}
+
+impl Machine {
+    /// The VM of this instance, whether there is one or not.
+    pub fn of(service: &Service, record: &InstanceRecord) -> Self {
+        Self { service: service.clone(), record: record.clone(), run_dir: service.dirs.vm(record.instance_id) }
+    }
+
+    /// Its run directory.
+    pub(crate) fn run_dir(&self) -> &std::path::Path {
+        &self.run_dir
+    }
+
+    /// The VM that lives, by the record its supervisor wrote.
+    pub fn living_vm(&self) -> Option<VmRef> {
+        let running = RunningRecord::load(&self.run_dir).ok().flatten()?;
+        let ours = running.instance == self.record.instance_id && process::is_alive(&running.process);
+        ours.then_some(VmRef { process: running.process, vmm: running.vmm, resumed_from: None })
+    }
+
+    /// Launches the VM: booting, or paused and waiting for a restore.
+    ///
+    /// # Errors
+    /// What its supervisor said; nothing runs then.
+    pub async fn launch(&self, blueprint: &Blueprint, mode: StartMode) -> Result<VmRef> {
+        file::remove_dir(&self.run_dir)
+            .and_then(|()| file::create_dir(&self.run_dir))
+            .about(self.record.path(), "prepare its run directory")?;
+        let order = Order {
+            launch: blueprint.launch(mode),
+            tap: Some(self.record.tap()),
+            instance: self.record.path().to_string(),
+            dirs: self.service.dirs.clone(),
+        };
+        let exe = self.service.exe.clone();
+        let log = self.run_dir.join("shim.log");
+        let report = tokio::task::spawn_blocking(move || start_shim(&exe, &log, &order)).await;
+        let report = report.map_err(io::Error::other).and_then(|report| report);
+        match report {
+            Ok(Report::Started(process)) => Ok(VmRef { process, vmm: blueprint.vmm().clone(), resumed_from: None }),
+            Ok(Report::Failed(failure)) => Err(self.error(Kind::Failed, "cannot start its VM").because(failure.message)),
+            Err(error) => Err(self.error(Kind::Failed, "cannot start its VM's supervisor").because(error)),
+        }
+    }
+
+    fn error(&self, kind: Kind, message: &str) -> Error {
+        Error::new(kind, self.record.path(), message)
+    }
+
+    async fn connect(&self) -> Result<AnyVmm> {
+        let kind = self.record.state.vm().map_or(VmmKind::Qemu, |vm| vm.vmm.kind);
+        AnyVmm::connect(kind, &self.run_dir).await.about(self.record.path(), "reach its VM")
+    }
+
+    /// Pauses the vCPUs.
+    ///
+    /// # Errors
+    /// When the VMM does not answer or refuses.
+    pub async fn pause(&self) -> Result<()> {
+        self.connect().await?.pause().await.about(self.record.path(), "pause its VM")
+    }
+
+    /// Lets the vCPUs execute.
+    ///
+    /// # Errors
+    /// When the VMM does not answer or refuses.
+    pub async fn resume(&self) -> Result<()> {
+        self.connect().await?.resume().await.about(self.record.path(), "resume its VM")
+    }
+
+    /// Writes memory and devices to `memory`, synced. The VM is paused afterwards.
+    ///
+    /// # Errors
+    /// When the disk is full, `cancel` was raised or the VMM gave up; the VM can be resumed.
+    pub async fn save(&self, memory: &File, cancel: &AtomicBool) -> Result<()> {
+        let path = self.record.path();
+        let memory = memory.try_clone().map_err(|error| self.error(Kind::Failed, "cannot write its memory").because(error))?;
+        let deadline = transfer_deadline(self.record.resources.mem_mib);
+        let mut vm = self.connect().await?;
+        vm.snapshot(memory, deadline, raised(cancel)).await.map(drop).about(path, "write its memory")
+    }
+
+    /// Loads a memory file into a VM launched with [`StartMode::Restore`]; it stays paused.
+    ///
+    /// # Errors
+    /// When the VMM refuses the file; that VM is spent then.
+    pub async fn restore(&self, memory: &std::path::Path) -> Result<()> {
+        let path = self.record.path();
+        let file = File::open(memory).map_err(|error| self.error(Kind::Failed, "cannot read its memory file").because(error))?;
+        let deadline = transfer_deadline(self.record.resources.mem_mib);
+        self.connect().await?.restore(file, deadline).await.about(path, "load its memory")
+    }
+
+    /// Ends VM and supervisor for certain; fine when there are none.
+    ///
+    /// # Errors
+    /// When a process stays although it was killed.
+    pub async fn kill(&self) -> Result<()> {
+        let running = RunningRecord::load(&self.run_dir).ok().flatten();
+        let recorded = self.record.state.vm().map(|vm| vm.process.clone());
+        let vmm = running.as_ref().map(|running| running.process.clone());
+        for process in vmm.into_iter().chain(recorded) {
+            self.end(&process, Signal::SIGKILL).await?;
+        }
+        // The supervisor notes how the VM ended and goes by itself.
+        if let Some(running) = running {
+            let gone = self.wait_for(&running.supervisor, END).await?;
+            if gone == Waited::StillRunning {
+                self.end(&running.supervisor, Signal::SIGKILL).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn end(&self, process: &ProcessId, signal: Signal) -> Result<()> {
+        let failed = |error: io::Error| self.error(Kind::Failed, "cannot end its VM").because(error);
+        let Some(handle) = Handle::open(process).map_err(failed)? else { return Ok(()) };
+        handle.signal(signal).map_err(failed)?;
+        match handle.wait_async(END).await.map_err(failed)? {
+            Waited::Gone => Ok(()),
+            Waited::StillRunning => Err(self
+                .error(Kind::Timeout, &format!("process {} does not end", process.pid))
+                .hint("the host's storage may hang; look at the kernel's log")),
+        }
+    }
+
+    /// Waits until a process is gone.
+    pub(crate) async fn wait_for(&self, process: &ProcessId, limit: Duration) -> Result<Waited> {
+        let failed = |error: io::Error| self.error(Kind::Failed, "cannot watch its VM").because(error);
+        match Handle::open(process).map_err(failed)? {
+            None => Ok(Waited::Gone),
+            Some(handle) => handle.wait_async(limit).await.map_err(failed),
+        }
+    }
+}
+
+/// Starts the shim in a session of its own and reads its one-line report.
+fn start_shim(exe: &std::path::Path, log: &std::path::Path, order: &Order) -> io::Result<Report> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
+    let mut child = std::process::Command::new(exe)
+        .arg(crate::shim::SUBCOMMAND)
+        .current_dir("/")
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let (Some(stdin), Some(stdout)) = (stdin, stdout) else { return Err(io::Error::other("no pipe to the shim")) };
+    serde_json::to_writer(&stdin, order)?;
+    drop(stdin);
+    let report = Report::receive(stdout);
+    // A shim that failed ends now and must be collected; one that runs outlives us.
+    if !matches!(report, Ok(Report::Started(_))) {
+        let _ = child.wait();
+    }
+    report
+}
+
+/// Completes when the flag is raised.
+async fn raised(flag: &AtomicBool) {
+    while !flag.load(Ordering::SeqCst) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+impl Classify for VmmError {
+    fn classify(&self) -> (Kind, Option<String>) {
+        (Kind::Failed, None)
+    }
+}
+
+impl Classify for SnapshotError {
+    fn classify(&self) -> (Kind, Option<String>) {
+        match self {
+            Self::NoSpace => (Kind::DiskFull, Some("the instance goes on running; free some space and try again".into())),
+            Self::Cancelled => (Kind::Interrupted, Some("the instance goes on running".into())),
+            Self::Deadline(_) => (Kind::Timeout, Some("the instance goes on running; is the disk slow?".into())),
+            _ => (Kind::Failed, None),
+        }
+    }
+}
+
+impl Classify for RestoreError {
+    fn classify(&self) -> (Kind, Option<String>) {
+        (Kind::Failed, None)
+    }
+}

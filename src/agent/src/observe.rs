@@ -1,0 +1,68 @@
+//! What an instance really is: its record held against the processes that exist.
+//!
+//! Nothing here writes. A record that says `running` while its VM is gone is shown as what it
+//! became (stopped when the guest turned itself off, else failed with the reason); the next
+//! command that takes the instance's lock writes that down.
+
+use mvm_model::record::InstanceRecord;
+use mvm_model::state::{State, Status, Transition};
+use mvm_vmm::process;
+use mvm_vmm::{ExitKind, ExitRecord};
+
+use crate::service::Service;
+
+/// An instance as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// Its state now.
+    pub state: State,
+    /// The transition its record carries.
+    pub transition: Option<Transition>,
+}
+
+impl Observed {
+    /// Which quota it counts against: its status, or the one it is on its way to.
+    pub fn claims(&self) -> Option<Status> {
+        match (&self.transition, &self.state) {
+            (Some(Transition::Starting | Transition::Waking { .. } | Transition::Resuming), _) => Some(Status::Running),
+            (_, State::Running { .. }) => Some(Status::Running),
+            (_, State::Warm { .. }) => Some(Status::Warm),
+            _ => None,
+        }
+    }
+}
+
+/// What a state became when its VM is gone.
+pub fn after_exit(state: &State, exit: Option<&ExitRecord>) -> State {
+    let kept = "the data drive".to_owned();
+    match (state, exit) {
+        (State::Running { .. }, Some(exit)) if exit.how == ExitKind::Code(0) => State::Stopped,
+        (State::Running { .. } | State::Warm { .. }, Some(exit)) => {
+            State::Failed { reason: format!("the VM ended by itself ({})", exit.how), kept }
+        }
+        (State::Running { .. } | State::Warm { .. }, None) => {
+            State::Failed { reason: "the VM is gone (the host was restarted, or somebody killed it)".into(), kept }
+        }
+        (other, _) => other.clone(),
+    }
+}
+
+impl Service {
+    /// What an instance really is.
+    pub fn observe(&self, record: &InstanceRecord) -> Observed {
+        let transition = record.transition.clone();
+        let state = match record.state.vm() {
+            Some(vm) if !process::is_alive(&vm.process) => after_exit(&record.state, self.exit_of(record).as_ref()),
+            _ => record.state.clone(),
+        };
+        Observed { state, transition }
+    }
+
+    /// How an instance's VM ended, when its shim saw it.
+    pub fn exit_of(&self, record: &InstanceRecord) -> Option<ExitRecord> {
+        let exit = ExitRecord::load(&self.dirs.vm(record.instance_id)).ok().flatten()?;
+        // An older VM's record says nothing about this one.
+        let ours = record.state.vm().is_some_and(|vm| vm.process == exit.process);
+        ours.then_some(exit)
+    }
+}

@@ -1,0 +1,237 @@
+//! The records on disk: one JSON file per tenant, pool and instance.
+//!
+//! Reading tolerates: a record that cannot be read is a [`Problem`] beside the others, never a
+//! reason not to see them. Writing is durable (see [`mvm_host::file`]). Who writes holds the
+//! state lock, or for an existing instance's record the instance's lock.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mvm_host::file::{self, Context};
+use mvm_model::record::{InstanceRecord, PoolRecord, SCHEMA_VERSION, TenantRecord};
+use mvm_model::{InstanceId, PoolPath, TenantName};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::dirs::Dirs;
+use crate::error::{About, Error, Kind, Result};
+
+/// A record that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// What was read, and what could not be.
+#[derive(Debug)]
+pub struct Found<T> {
+    /// The good records.
+    pub records: Vec<T>,
+    /// The others.
+    pub problems: Vec<Problem>,
+}
+
+impl<T> Default for Found<T> {
+    fn default() -> Self {
+        Self { records: Vec::new(), problems: Vec::new() }
+    }
+}
+
+/// Reads and writes records.
+#[derive(Debug, Clone)]
+pub struct Records {
+    dirs: Dirs,
+}
+
+impl Records {
+    /// The records below `dirs.state`.
+    pub fn new(dirs: Dirs) -> Self {
+        Self { dirs }
+    }
+
+    fn tenant_file(&self, tenant: &TenantName) -> PathBuf {
+        self.dirs.tenant(tenant).join("tenant.json")
+    }
+
+    fn pool_file(&self, pool: &PoolPath) -> PathBuf {
+        self.dirs.pool(pool).join("pool.json")
+    }
+
+    fn instance_file(&self, pool: &PoolPath, id: InstanceId) -> PathBuf {
+        self.dirs.instance(pool, id).join("instance.json")
+    }
+
+    /// A tenant, if it exists.
+    ///
+    /// # Errors
+    /// When its record cannot be used.
+    pub fn tenant(&self, tenant: &TenantName) -> Result<Option<TenantRecord>> {
+        load(tenant, &self.tenant_file(tenant))
+    }
+
+    /// A pool, if it exists.
+    ///
+    /// # Errors
+    /// When its record cannot be used.
+    pub fn pool(&self, pool: &PoolPath) -> Result<Option<PoolRecord>> {
+        load(pool, &self.pool_file(pool))
+    }
+
+    /// An instance, if it exists.
+    ///
+    /// # Errors
+    /// When its record cannot be used.
+    pub fn instance(&self, pool: &PoolPath, id: InstanceId) -> Result<Option<InstanceRecord>> {
+        load(id, &self.instance_file(pool, id))
+    }
+
+    /// All tenants, by name.
+    pub fn tenants(&self) -> Found<TenantRecord> {
+        scan(&self.dirs.tenants(), "tenant.json")
+    }
+
+    /// A tenant's pools, by name.
+    pub fn pools(&self, tenant: &TenantName) -> Found<PoolRecord> {
+        scan(&self.dirs.tenant(tenant).join("pools"), "pool.json")
+    }
+
+    /// A pool's instances, by offset.
+    pub fn instances(&self, pool: &PoolPath) -> Found<InstanceRecord> {
+        let mut found: Found<InstanceRecord> = scan(&self.dirs.pool(pool).join("instances"), "instance.json");
+        found.records.sort_by_key(|record| record.offset);
+        found
+    }
+
+    /// All instances of a tenant: pool by pool, by offset.
+    pub fn tenant_instances(&self, tenant: &TenantName) -> Found<InstanceRecord> {
+        let mut all = Found::default();
+        for pool in subdirectories(&self.dirs.tenant(tenant).join("pools")) {
+            let Some(pool) = pool.file_name().and_then(|name| name.to_str()?.parse().ok()) else { continue };
+            let found = self.instances(&PoolPath { tenant: tenant.clone(), pool });
+            all.records.extend(found.records);
+            all.problems.extend(found.problems);
+        }
+        all
+    }
+
+    /// Every instance on this host.
+    pub fn all_instances(&self) -> Found<InstanceRecord> {
+        let mut all = Found::default();
+        for tenant in subdirectories(&self.dirs.tenants()) {
+            let Some(tenant) = tenant.file_name().and_then(|name| name.to_str()?.parse().ok()) else { continue };
+            let found = self.tenant_instances(&tenant);
+            all.records.extend(found.records);
+            all.problems.extend(found.problems);
+        }
+        all
+    }
+
+    /// Writes a tenant.
+    ///
+    /// # Errors
+    /// When it is not certain to be on disk.
+    pub fn put_tenant(&self, record: &TenantRecord) -> Result<()> {
+        save(&record.tenant_id, &self.tenant_file(&record.tenant_id), record)
+    }
+
+    /// Writes a pool.
+    ///
+    /// # Errors
+    /// When it is not certain to be on disk.
+    pub fn put_pool(&self, record: &PoolRecord) -> Result<()> {
+        save(record.path(), &self.pool_file(&record.path()), record)
+    }
+
+    /// Writes an instance.
+    ///
+    /// # Errors
+    /// When it is not certain to be on disk.
+    pub fn put_instance(&self, record: &InstanceRecord) -> Result<()> {
+        save(record.path(), &self.instance_file(&record.pool_path(), record.instance_id), record)
+    }
+
+    /// Removes an object's directory with everything in it. The record goes first, so that a
+    /// crash in the middle leaves no object, only space for the next removal to free.
+    ///
+    /// # Errors
+    /// When something stays.
+    pub fn remove(&self, object: impl std::fmt::Display, dir: &Path, record: &str) -> Result<()> {
+        let go = || {
+            file::remove_file(&dir.join(record))?;
+            file::remove_dir(dir)?;
+            dir.parent().map_or(Ok(()), file::sync_dir)
+        };
+        go().about(object, "remove it")
+    }
+}
+
+fn subdirectories(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut dirs: Vec<_> =
+        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect();
+    dirs.sort();
+    dirs
+}
+
+fn scan<T: DeserializeOwned>(dir: &Path, name: &str) -> Found<T> {
+    let mut found = Found::default();
+    for path in subdirectories(dir).into_iter().map(|dir| dir.join(name)) {
+        match load(path.display(), &path) {
+            Ok(Some(record)) => found.records.push(record),
+            Ok(None) => {}
+            Err(error) => found.problems.push(Problem { path, problem: error.chain() }),
+        }
+    }
+    found
+}
+
+#[derive(serde::Deserialize)]
+struct Versioned {
+    schema_version: u32,
+}
+
+fn load<T: DeserializeOwned>(object: impl std::fmt::Display, path: &Path) -> Result<Option<T>> {
+    let bytes = match fs::read(path).doing("read", path) {
+        Err(error) if error.is_missing() => return Ok(None),
+        other => other.about(&object, "read its record")?,
+    };
+    decode(&bytes).map(Some).map_err(|why| match why {
+        Undecodable::Newer(version) => Error::new(
+            Kind::NewerState,
+            &object,
+            format!("{} was written by a newer mvm (version {version}, this one knows {SCHEMA_VERSION})", path.display()),
+        )
+        .hint("use that version; this one leaves it alone"),
+        Undecodable::Broken(error) => Error::new(Kind::Corrupt, &object, format!("{} is damaged", path.display()))
+            .because(error)
+            .hint("restore the file from a backup, or move it away; the other objects are not affected"),
+    })
+}
+
+enum Undecodable {
+    Newer(u32),
+    Broken(serde_json::Error),
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<T, Undecodable> {
+    let versioned: Versioned = serde_json::from_slice(bytes).map_err(Undecodable::Broken)?;
+    if versioned.schema_version > SCHEMA_VERSION {
+        return Err(Undecodable::Newer(versioned.schema_version));
+    }
+    serde_json::from_slice(bytes).map_err(Undecodable::Broken)
+}
+
+fn save(object: impl std::fmt::Display, path: &Path, record: &impl Serialize) -> Result<()> {
+    let write = || {
+        path.parent().map_or(Ok(()), file::create_dir)?;
+        let json = serde_json::to_vec_pretty(record).map_err(std::io::Error::from).doing("encode", path)?;
+        file::write_durably(path, &json)
+    };
+    write().about(object, "write its record")
+}
+
+#[cfg(test)]
+mod tests;

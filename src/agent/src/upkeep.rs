@@ -1,0 +1,99 @@
+//! What is kept in step with the records: names in DNS, secrets images, directories of VMs.
+
+use std::collections::BTreeMap;
+
+use mvm_host::file;
+use mvm_host::net::dns;
+use mvm_host::secrets::{self, Secrets};
+use mvm_model::NetId;
+use mvm_model::record::InstanceRecord;
+
+use crate::error::{About, Result};
+use crate::service::Service;
+
+/// The hidden subcommand that is the tenants' resolver.
+pub const RESOLVER: &str = "__dns";
+
+impl Service {
+    /// Makes the resolver serve every tenant's names as the records have them, starting it with
+    /// the first tenant.
+    ///
+    /// # Errors
+    /// When it does not start or take them.
+    pub async fn refresh_dns(&self) -> Result<()> {
+        let zones: Vec<_> = self
+            .records
+            .tenants()
+            .records
+            .iter()
+            .filter(|tenant| !tenant.destroying && self.has_bridge(tenant.network.tenant_net_id))
+            .map(|tenant| dns::Zone {
+                tenant: tenant.tenant_id.clone(),
+                network: tenant.network,
+                forwarding: (&tenant.egress).into(),
+                names: self.names(tenant),
+            })
+            .collect();
+        let launcher = dns::Launcher { program: self.exe.clone(), args: vec![RESOLVER.into()] };
+        dns::ensure(&self.dirs.run, &launcher, &zones).await.about("", "keep the tenants' resolver up to date")
+    }
+
+    /// Stops serving a tenant's names; the resolver ends with the last. Nobody can ask it any
+    /// more once the bridge is gone, so a failure costs nothing but a message.
+    pub async fn forget_zone(&self, net_id: NetId) {
+        if let Err(error) = dns::remove(&self.dirs.run, net_id).await {
+            tracing::warn!(%net_id, %error, "cannot take the tenant's names from the resolver");
+        }
+    }
+
+    fn has_bridge(&self, net_id: NetId) -> bool {
+        std::path::Path::new("/sys/class/net").join(net_id.bridge()).exists()
+    }
+
+    fn names(&self, tenant: &mvm_model::record::TenantRecord) -> BTreeMap<String, std::net::Ipv4Addr> {
+        let mut names = BTreeMap::new();
+        for record in self.records.tenant_instances(&tenant.tenant_id).records {
+            let Ok(address) = record.address(tenant.network.ipv4_subnet) else { continue };
+            names.insert(format!("{}.{}", record.instance_id, record.pool_id), address);
+            if let Some(name) = &record.name {
+                names.insert(format!("{name}.{}", record.pool_id), address);
+            }
+        }
+        names
+    }
+
+    /// Makes sure an instance has a secrets image; one that is there already is current.
+    ///
+    /// # Errors
+    /// When the tmpfs or the image cannot be made.
+    pub fn ensure_secrets(&self, record: &InstanceRecord) -> Result<()> {
+        let store = Secrets::open(&self.dirs.run).about(record.path(), "make room for its secrets")?;
+        match store.image(record.instance_id).exists() {
+            true => Ok(()),
+            false => self.write_secrets_with(record, &[]),
+        }
+    }
+
+    /// Writes an instance's secrets image with these secrets (name, value).
+    ///
+    /// # Errors
+    /// When the tmpfs or the image cannot be made.
+    pub fn write_secrets_with(&self, record: &InstanceRecord, values: &[(&str, &[u8])]) -> Result<()> {
+        let path = record.path();
+        let store = Secrets::open(&self.dirs.run).about(&path, "make room for its secrets")?;
+        store.write(record.instance_id, values).about(&path, "make its secrets drive")
+    }
+
+    /// Removes what only a living VM needs: its run directory and its secrets in clear.
+    ///
+    /// # Errors
+    /// When something stays.
+    pub fn forget_vm(&self, record: &InstanceRecord) -> Result<()> {
+        let forget = || {
+            file::remove_dir(&self.dirs.vm(record.instance_id))?;
+            file::remove_file(&self.dirs.run.join("secrets").join(format!("{}.img", record.instance_id)))?;
+            secrets::close_if_empty(&self.dirs.run)
+        };
+        forget().about(record.path(), "remove what its VM left")
+    }
+}
