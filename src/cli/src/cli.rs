@@ -1,0 +1,74 @@
+//! The command line: what can be typed, and which command it runs.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::command::{bootstrap, bench, demo, dev, doctor, instance, net, pool, status, stop, tenant};
+
+/// Turns Linux hosts into a multi-tenant fleet of microVMs.
+#[derive(Debug, Parser)]
+#[command(name = "mvm", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Start here: mvm demo\n\nExit codes: 0 ok, 1 failed, 2 usage, 3 not found, \
+    4 refused (policy, owner, quota, state), 5 unavailable or timeout")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show it all: two tenants of real microVMs that boot, answer, sleep and wake
+    Demo(demo::Args),
+    /// Prepare this host: install what is missing and prove what it can run
+    Bootstrap(bootstrap::Args),
+    /// Check this host and say what to do about what is wrong
+    Doctor(doctor::Args),
+    /// Open a shell in your own microVM, creating and starting it when needed
+    Dev(dev::Args),
+    /// Turn the dev microVM off, keeping its data
+    Stop(stop::Args),
+    /// Show this host, its VMM, the agent and what runs
+    Status(status::Args),
+    /// Work with tenants
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Work with pools
+    #[command(subcommand)]
+    Pool(pool::Command),
+    /// Work with instances
+    #[command(subcommand)]
+    Instance(instance::Command),
+    /// Work with the tenants' networks
+    #[command(subcommand)]
+    Net(net::Command),
+    /// Measure boot, warm, sleep and wake on this host
+    Bench(bench::Args),
+}
+
+/// Parses the arguments and runs the command.
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
+        Command::Bootstrap(args) => bootstrap::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Dev(args) => dev::run(args),
+        Command::Stop(args) => stop::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Tenant(command) => tenant::run(command),
+        Command::Pool(command) => pool::run(command),
+        Command::Instance(command) => instance::run(command),
+        Command::Net(command) => net::run(command),
+        Command::Bench(args) => bench::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,135 @@
+//! `mvm bootstrap`: what this host lacks, installed; what it can run, proven.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use mvm_agent::error::{Error, Kind, Result};
+use mvm_agent::prove::Verdict;
+use mvm_host::packages::Need;
+use mvm_model::Digest;
+use mvm_model::image::{Profile, Role};
+
+use crate::command::as_root_with_guest;
+use crate::output;
+use crate::progress::Step;
+use crate::runtime::{Context, Form};
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Install what is missing without asking
+    #[arg(long)]
+    yes: bool,
+    /// Every check is mandatory: KVM proven, cgroup v2, nftables; no fallback to emulation
+    #[arg(long)]
+    production: bool,
+}
+
+/// Whether a person is asked before something is installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    /// Ask; without a terminal that is a no.
+    Ask,
+    /// Given.
+    Given,
+}
+
+impl From<bool> for Consent {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Given } else { Self::Ask }
+    }
+}
+
+/// Runs it.
+pub fn run(args: Args) -> ExitCode {
+    as_root_with_guest("bootstrap", Form::People, |context| bootstrap(context, args))
+}
+
+async fn bootstrap(context: Context, args: Args) -> Result<ExitCode> {
+    if args.production {
+        context.service.production_ready().await?;
+    }
+    let verdicts = prepare(&context, args.yes.into()).await?;
+    for verdict in &verdicts {
+        output::line(&verdict.to_string())?;
+    }
+    if args.production {
+        context.service.production_proven(&verdicts)?;
+    }
+    output::line("this host is ready")?;
+    eprintln!("next: mvm demo");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything a first VM needs: programs, the worker image, a proven accelerator.
+///
+/// # Errors
+/// When something cannot be had; the message names it.
+pub async fn prepare(context: &Context, consent: Consent) -> Result<Vec<Verdict>> {
+    packages(context, consent).await?;
+    let digest = image(context, Role::Worker).await?;
+    prove(context, &digest).await
+}
+
+/// Installs missing programs, with consent.
+///
+/// # Errors
+/// When consent is missing or the system's package manager says no.
+pub async fn packages(context: &Context, consent: Consent) -> Result<()> {
+    let missing = context.service.missing_programs();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("this host lacks:");
+    for need in &missing {
+        eprintln!("  {:20} {}", need.package, need.reason);
+    }
+    if consent == Consent::Ask && !ask("install them now?") {
+        return Err(refused(&missing));
+    }
+    let step = Step::start("installing packages");
+    context.service.install_programs(step.sink(), context.cancel.clone()).await?;
+    step.done();
+    Ok(())
+}
+
+fn refused(missing: &[Need]) -> Error {
+    let names: Vec<_> = missing.iter().map(|need| need.package).collect();
+    Error::new(Kind::Unavailable, "", format!("this host lacks {}", names.join(", ")))
+        .hint("add --yes to install them, or install them with your package manager")
+}
+
+fn ask(question: &str) -> bool {
+    if !std::io::stdin().is_terminal() {
+        return false;
+    }
+    eprint!("{question} [y/N] ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+/// Builds the minimal image for a role, or finds it built.
+///
+/// # Errors
+/// When it cannot be built.
+pub async fn image(context: &Context, role: Role) -> Result<Digest> {
+    let step = Step::start(&format!("preparing the {role} image"));
+    let cancel = context.cancel.clone();
+    let digest = context.service.ensure_image(Profile::Minimal, role, step.sink(), cancel).await?;
+    step.done();
+    Ok(digest)
+}
+
+/// Proves which accelerator runs guests here, or reads the proof made since this boot.
+///
+/// # Errors
+/// When none does, with each one's reason.
+pub async fn prove(context: &Context, digest: &Digest) -> Result<Vec<Verdict>> {
+    let step = Step::start("proving what this host can run");
+    let verdicts = context.service.prove(digest).await?;
+    step.done();
+    Ok(verdicts)
+}

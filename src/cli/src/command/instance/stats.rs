@@ -1,0 +1,66 @@
+//! `mvm instance stats`
+
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use mvm_agent::error::Result;
+use mvm_agent::service::now;
+use mvm_model::InstancePath;
+
+use crate::command::as_root;
+use crate::output;
+use crate::runtime::{Context, Form};
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The instance: <tenant>/<pool>/<id or name>
+    instance: InstancePath,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(args: Args) -> ExitCode {
+    let form = Form::from(args.json);
+    as_root("instance stats", form, |context| stats(context, args))
+}
+
+async fn stats(context: Context, args: Args) -> Result<ExitCode> {
+    let record = context.service.instance(&args.instance)?;
+    let stats = context.service.stats(&record).await;
+    if context.form == Form::Json {
+        return output::json(&stats).map(|()| ExitCode::SUCCESS);
+    }
+    let (view, counters) = (&stats.view, &stats.counters);
+    let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+    let mut pairs = vec![
+        ("Instance", record.path().to_string()),
+        ("Status", view.status.capitalised().to_owned()),
+        ("For", output::ago(view.since, now())),
+        ("Role", view.role.clone()),
+        ("IP", or_none(view.guest_ip.map(|ip| ip.to_string()))),
+        ("MAC", view.mac.to_string()),
+        ("TAP", view.tap_dev.clone()),
+        ("PID", or_none(view.pid.map(|pid| pid.to_string()))),
+        ("VMM", or_none(view.vmm.clone())),
+        ("Revision", or_none(view.revision.as_ref().map(|digest| digest.short().to_owned()))),
+        ("vCPUs", record.resources.vcpus.to_string()),
+        ("Memory", format!("{} MiB", record.resources.mem_mib)),
+        ("Resident", or_none(counters.resident_bytes.map(output::bytes))),
+        ("CPU time", or_none(counters.cpu_ms.map(|ms| output::duration(std::time::Duration::from_millis(ms))))),
+        ("Data drive", output::bytes(counters.data_bytes)),
+        ("Snapshot", match counters.snapshot_bytes {
+            0 => "none".into(),
+            bytes => output::bytes(bytes),
+        }),
+        ("Network", format!("{} received, {} sent", output::bytes(counters.rx_bytes), output::bytes(counters.tx_bytes))),
+        ("Guest agent", stats.guest_agent.clone()),
+    ];
+    if let Some(reason) = &view.reason {
+        pairs.push(("Note", reason.clone()));
+    }
+    output::pairs(&pairs)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,41 @@
+//! `mvm pool …`
+
+mod build;
+mod create;
+mod destroy;
+mod info;
+mod list;
+mod scale;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a pool of like instances; starts nothing
+    Create(create::Args),
+    /// List a tenant's pools
+    List(list::Args),
+    /// Show a pool's image, resources and counts
+    Info(info::Args),
+    /// Build the pool's image and use it for new boots
+    Build(build::Args),
+    /// Set how many instances the pool should have; creates records, starts nothing
+    Scale(scale::Args),
+    /// Destroy a pool with its instances and data
+    Destroy(destroy::Args),
+}
+
+/// Runs a verb.
+pub fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Create(args) => create::run(args),
+        Command::List(args) => list::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Build(args) => build::run(args),
+        Command::Scale(args) => scale::run(args),
+        Command::Destroy(args) => destroy::run(args),
+    }
+}

@@ -1,0 +1,59 @@
+//! `mvm status`: this host at a glance.
+
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use mvm_agent::error::Result;
+use mvm_agent::overview::Overview;
+
+use crate::command::as_root;
+use crate::output;
+use crate::runtime::{Context, Form};
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(args: Args) -> ExitCode {
+    as_root("status", args.json.into(), status)
+}
+
+async fn status(context: Context) -> Result<ExitCode> {
+    let overview = context.service.overview().await?;
+    match context.form {
+        Form::Json => output::json(&overview)?,
+        Form::People => print(&overview)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(overview: &Overview) -> Result<()> {
+    let facts = &overview.facts;
+    let counts: Vec<_> = overview.instances.iter().map(|(status, count)| format!("{count} {status}")).collect();
+    let mut pairs = vec![
+        ("Host", format!("{}, Linux {}, {} CPUs, {} MiB", facts.arch, facts.kernel, facts.cpus, facts.mem_mib)),
+        ("Node", overview.node_id.clone()),
+        ("Firecracker", overview.firecracker.clone()),
+        ("QEMU", overview.qemu.clone()),
+    ];
+    if overview.vmms.is_empty() {
+        pairs.push(("Accelerator", "nothing proven since this boot; 'mvm bootstrap' proves it".into()));
+    }
+    for verdict in &overview.vmms {
+        pairs.push(("Accelerator", verdict.to_string()));
+    }
+    pairs.extend([
+        ("Agent", overview.agent.clone()),
+        ("Dev VM", overview.dev.clone()),
+        ("Tenants", overview.tenants.to_string()),
+        ("Instances", if counts.is_empty() { "none".into() } else { counts.join(", ") }),
+        ("Images", output::bytes(overview.image_bytes)),
+        ("State", overview.state_dir.display().to_string()),
+    ]);
+    output::pairs(&pairs)
+}

@@ -1,0 +1,118 @@
+//! `mvm tenant create`
+
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use mvm_agent::error::Result;
+use mvm_agent::tenant::NewTenant;
+use mvm_model::record::Egress;
+use mvm_model::resources::Quotas;
+use mvm_model::{NetId, Subnet, TenantName};
+
+use crate::command::as_root;
+use crate::output;
+use crate::runtime::{Context, Form};
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Its name: 2 to 40 of a-z, 0-9 and '-'
+    name: TenantName,
+    /// Number of its network, 0 to 4095 [default: the lowest free]
+    #[arg(long)]
+    net_id: Option<NetId>,
+    /// Its private subnet, /16 to /28 [default: 10.240.<net id>.0/24 and on]
+    #[arg(long)]
+    subnet: Option<Subnet>,
+    /// vCPUs of its running and warm instances
+    #[arg(long, default_value_t = Quotas::default().max_vcpus)]
+    max_vcpus: u32,
+    /// Memory of its running and warm instances, MiB
+    #[arg(long, value_name = "MIB", default_value_t = Quotas::default().max_mem_mib)]
+    max_mem: u64,
+    /// Running instances
+    #[arg(long, default_value_t = Quotas::default().max_running)]
+    max_running: u32,
+    /// Warm instances
+    #[arg(long, default_value_t = Quotas::default().max_warm)]
+    max_warm: u32,
+    /// Pools
+    #[arg(long, default_value_t = Quotas::default().max_pools)]
+    max_pools: u32,
+    /// Instances in one pool
+    #[arg(long, default_value_t = Quotas::default().max_instances_per_pool)]
+    max_instances_per_pool: u32,
+    /// Data drives and snapshots together, GiB
+    #[arg(long, value_name = "GIB", default_value_t = Quotas::default().max_disk_gib)]
+    max_disk: u64,
+    /// What its guests may reach: none, internet, or networks like 192.0.2.0/24,198.51.100.7/32
+    #[arg(long, default_value = "internet", value_parser = parse_egress)]
+    egress: Egress,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_egress(text: &str) -> Result<Egress, String> {
+    match text {
+        "none" => Ok(Egress::None),
+        "internet" => Ok(Egress::Internet),
+        list => {
+            let nets: Result<Vec<_>, _> = list.split(',').map(|net| net.trim().parse()).collect();
+            nets.map(Egress::List).map_err(|_| "write none, internet, or networks in CIDR notation".to_owned())
+        }
+    }
+}
+
+/// Runs it.
+pub fn run(args: Args) -> ExitCode {
+    let form = Form::from(args.json);
+    as_root("tenant create", form, |context| create(context, args))
+}
+
+async fn create(context: Context, args: Args) -> Result<ExitCode> {
+    let quotas = Quotas {
+        max_vcpus: args.max_vcpus,
+        max_mem_mib: args.max_mem,
+        max_running: args.max_running,
+        max_warm: args.max_warm,
+        max_pools: args.max_pools,
+        max_instances_per_pool: args.max_instances_per_pool,
+        max_disk_gib: args.max_disk,
+    };
+    let new = NewTenant {
+        name: args.name,
+        net_id: args.net_id,
+        subnet: args.subnet,
+        quotas,
+        egress: args.egress,
+        builtin: false,
+    };
+    let record = context.service.create_tenant(new).await?;
+    match context.form {
+        Form::Json => output::json(&context.service.tenant_view(&record))?,
+        Form::People => {
+            let (name, network) = (&record.tenant_id, record.network);
+            output::line(&format!(
+                "tenant {name} created: bridge {}, subnet {}, gateway {}",
+                network.tenant_net_id.bridge(),
+                network.ipv4_subnet,
+                network.ipv4_subnet.gateway()
+            ))?;
+            eprintln!("next: mvm pool create {name}/workers --profile minimal --cpus 1 --mem 256");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn egress_is_none_internet_or_networks() {
+        assert_eq!(parse_egress("none"), Ok(Egress::None));
+        assert_eq!(parse_egress("192.0.2.0/24, 198.51.100.7/32").map(|egress| matches!(egress, Egress::List(nets) if nets.len() == 2)), Ok(true));
+        assert!(parse_egress("everything").is_err());
+    }
+}

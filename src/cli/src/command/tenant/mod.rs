@@ -1,0 +1,33 @@
+//! `mvm tenant …`
+
+mod create;
+mod destroy;
+mod info;
+mod list;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a tenant with its network; starts nothing
+    Create(create::Args),
+    /// List tenants
+    List(list::Args),
+    /// Show a tenant's network, quotas and use
+    Info(info::Args),
+    /// Destroy a tenant with its pools, instances and data
+    Destroy(destroy::Args),
+}
+
+/// Runs a verb.
+pub fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Create(args) => create::run(args),
+        Command::List(args) => list::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Destroy(args) => destroy::run(args),
+    }
+}

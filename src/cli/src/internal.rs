@@ -1,0 +1,34 @@
+//! The hidden halves of `mvm`: processes other parts start, never a person.
+//!
+//! They are told apart before any thread exists and before the command line is parsed: the
+//! trampoline must be single-threaded to change what it is.
+
+use std::process::ExitCode;
+
+use mvm_agent::{shim, upkeep};
+use mvm_host::net::dns;
+use mvm_vmm::confine;
+
+/// Runs a hidden half if that is what was asked for.
+pub fn dispatch() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    let word = args.next()?;
+    match word.to_str()? {
+        shim::CONFINE => Some(confine::main(args)),
+        shim::SUBCOMMAND => Some(shim::main()),
+        upkeep::RESOLVER => Some(resolve()),
+        _ => None,
+    }
+}
+
+/// The tenants' resolver.
+fn resolve() -> ExitCode {
+    let user = dns::UNPRIVILEGED;
+    match dns::serve(&dns::Serve { uid: user, gid: user, resolv_conf: "/etc/resolv.conf".into() }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mvm resolver: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

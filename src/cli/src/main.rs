@@ -1,0 +1,26 @@
+//! `mvm`: the one binary. People's commands, and (hidden) the small processes a host needs: the
+//! shim beside each VM, the trampoline that confines a VMM, the tenants' resolver.
+//!
+//! ```text
+//! args ── cli::Cli ── command::<noun>::<verb> ── mvm_agent::Service ── records, kernel, VMs
+//!                          │
+//!                          └── output (tables, JSON), progress (stderr), error (exit code)
+//! ```
+
+mod cli;
+mod command;
+mod elevate;
+mod error;
+mod internal;
+mod output;
+mod progress;
+mod runtime;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(code) = internal::dispatch() {
+        return code;
+    }
+    cli::run()
+}
