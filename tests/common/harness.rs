@@ -1,0 +1,74 @@
+//! Runs scenarios in order and reports like `cargo test`, with skips that say why.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use super::World;
+
+/// How a scenario ended, if it did not panic.
+pub enum Outcome {
+    /// It held.
+    Passed,
+    /// It cannot run here.
+    Skipped(String),
+}
+
+/// A named scenario.
+pub type Scenario = (&'static str, fn(&World) -> Outcome);
+
+/// Runs the scenarios whose name holds one of the arguments (all without arguments).
+///
+/// A scenario may build on what earlier ones left in the world; with a filter, those marked as
+/// foundations (name starting with `boot`) always run.
+pub fn main(world: &str, scenarios: &[Scenario]) -> ExitCode {
+    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| {
+        filters.is_empty() || name.starts_with("boot") || filters.iter().any(|filter| name.contains(filter.as_str()))
+    };
+    if !filters.is_empty() && !scenarios.iter().any(|(name, _)| filters.iter().any(|filter| name.contains(filter.as_str()))) {
+        println!("test result: ok. 0 passed; 0 failed; 0 ignored");
+        return ExitCode::SUCCESS;
+    }
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    match World::enter(world) {
+        Err(reason) => {
+            for (name, _) in scenarios {
+                println!("test {world}::{name} ... skipped: {reason}");
+            }
+            skipped = scenarios.len();
+        }
+        Ok(entered) => {
+            for (name, scenario) in scenarios.iter().filter(|(name, _)| wanted(name)) {
+                let started = Instant::now();
+                let outcome = catch_unwind(AssertUnwindSafe(|| scenario(&entered)));
+                let took = started.elapsed().as_secs_f64();
+                match outcome {
+                    Ok(Outcome::Passed) => {
+                        passed += 1;
+                        println!("test {world}::{name} ... ok ({took:.1} s)");
+                    }
+                    Ok(Outcome::Skipped(reason)) => {
+                        skipped += 1;
+                        println!("test {world}::{name} ... skipped: {reason}");
+                    }
+                    Err(_) => {
+                        failed += 1;
+                        println!("test {world}::{name} ... FAILED ({took:.1} s)");
+                    }
+                }
+            }
+            let left = entered.leave();
+            if !left.is_empty() {
+                failed += 1;
+                println!("test {world}::leaves_nothing_behind ... FAILED\n{}", left.join("\n"));
+            } else {
+                passed += 1;
+                println!("test {world}::leaves_nothing_behind ... ok");
+            }
+        }
+    }
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {verdict}. {passed} passed; {failed} failed; {skipped} ignored");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

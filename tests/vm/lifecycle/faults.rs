@@ -1,0 +1,170 @@
+//! Things that go wrong: said clearly, nothing lost, nothing leaked.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::common::world::{spawn, told, wait};
+use crate::common::{Outcome, World};
+use crate::setup::{STRANGERS, WORKERS};
+
+fn signal(world: &World, instance: &str, signal: Signal) {
+    let pid = world.instance(instance)["pid"].as_i64().expect("a pid");
+    kill(Pid::from_raw(pid as i32), signal).expect("the VMM takes a signal");
+}
+
+fn mark(world: &World, instance: &str, text: &str) {
+    world.guest(instance, &format!("echo {text} > /data/mark; sync"));
+}
+
+/// Wakes an instance whose snapshot should not be trusted.
+fn boots_instead(world: &World, instance: &str, why: &str, text: &str) {
+    let output = world.run(&["instance", "wake", instance]);
+    assert!(output.status.success(), "{}", told(&output));
+    let reason = world.instance(instance)["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason.contains("booted from its drives") && reason.contains(why), "{reason:?} lacks {why:?}");
+    assert_eq!(world.guest(instance, "cat /data/mark"), text, "the data drive lost something");
+}
+
+pub fn a_doubtful_snapshot_is_a_cold_boot(world: &World) -> Outcome {
+    let worker = &world.members(WORKERS)[1];
+    let snapshots = world.instance_dir(worker).join("snapshots");
+    let memory = || fs::read_dir(&snapshots).expect("snapshots").flatten().next().expect("one").path();
+    for (damage, why) in [("tampered", "changed or truncated"), ("truncated", "changed or truncated"), ("consumed", "used before")] {
+        mark(world, worker, damage);
+        world.ok(&["instance", "sleep", worker]);
+        let dir = memory();
+        let file = dir.join("memory");
+        match damage {
+            "tampered" => {
+                use std::os::unix::fs::FileExt;
+                let memory = fs::OpenOptions::new().write(true).open(&file).expect("the memory file");
+                memory.write_all_at(b"!", 4096 * 16 + 17).expect("a byte is changed");
+            }
+            "truncated" => fs::OpenOptions::new().write(true).open(&file).and_then(|file| file.set_len(100_000)).expect("cut"),
+            _ => fs::write(dir.join("consumed"), b"").expect("a mark"),
+        }
+        boots_instead(world, worker, why, damage);
+    }
+    Outcome::Passed
+}
+
+pub fn a_full_disk_calls_the_sleep_off(world: &World) -> Outcome {
+    let worker = &world.members(WORKERS)[1];
+    let snapshots = world.instance_dir(worker).join("snapshots");
+    let boot = world.guest(worker, "cat /proc/sys/kernel/random/boot_id");
+    fs::create_dir_all(&snapshots).expect("a directory");
+    let none: Option<&str> = None;
+    mount(Some("tmpfs"), &snapshots, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).expect("a small disk");
+    let error = world.refused(&["instance", "sleep", worker], 1);
+    umount2(&snapshots, MntFlags::MNT_DETACH).expect("the small disk goes");
+    let _ = none;
+    assert!(error.contains("space"), "{error}");
+    assert_eq!(world.status(worker), "running");
+    assert_eq!(world.guest(worker, "cat /proc/sys/kernel/random/boot_id"), boot, "it was booted anew");
+    world.ok(&["instance", "sleep", worker]);
+    world.ok(&["instance", "wake", worker]);
+    assert_eq!(world.guest(worker, "cat /proc/sys/kernel/random/boot_id"), boot);
+    Outcome::Passed
+}
+
+pub fn a_killed_vmm_is_noticed_and_started_again(world: &World) -> Outcome {
+    let worker = &world.members(WORKERS)[1];
+    mark(world, worker, "before-kill");
+    signal(world, worker, Signal::SIGKILL);
+    world.eventually("the end is noticed", Duration::from_secs(5), || world.status(worker) == "failed");
+    let reason = world.instance(worker)["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason.contains("SIGKILL") || reason.contains("signal 9"), "{reason}");
+    world.ok(&["instance", "start", worker]);
+    assert_eq!(world.guest(worker, "cat /data/mark"), "before-kill");
+    Outcome::Passed
+}
+
+pub fn a_killed_command_is_settled_by_the_next(world: &World) -> Outcome {
+    let worker = &world.members(WORKERS)[1];
+    mark(world, worker, "settled");
+    // Wherever the kill lands, the next command finds a state that is true.
+    for (verb, delays) in [("sleep", [150, 600, 1200]), ("wake", [100, 300, 900])] {
+        for delay in delays {
+            let opposite = if verb == "sleep" { "wake" } else { "sleep" };
+            world.run(&["instance", "start", worker]);
+            if verb == "wake" {
+                world.ok(&["instance", "sleep", worker]);
+            }
+            let mut child = spawn(world.command(&["instance", verb, worker]));
+            // Not a condition to wait for: the moment of the kill is what is varied.
+            std::thread::sleep(Duration::from_millis(delay));
+            let _ = child.kill();
+            let _ = child.wait();
+            let after = world.run(&["instance", opposite, worker]);
+            let status = world.status(worker);
+            assert!(
+                after.status.success() || ["running", "failed", "sleeping"].contains(&status.as_str()),
+                "{verb} killed after {delay} ms left {status}\n{}",
+                told(&after)
+            );
+            world.ok(&["instance", "start", worker]);
+            assert_eq!(world.guest(worker, "cat /data/mark"), "settled", "{verb} killed after {delay} ms lost data");
+        }
+    }
+    Outcome::Passed
+}
+
+pub fn a_silent_guest_is_an_error_not_a_hang(world: &World) -> Outcome {
+    let worker = &world.members(WORKERS)[1];
+    signal(world, worker, Signal::SIGSTOP);
+    let error = world.refused(&["instance", "exec", worker, "--", "true"], 5);
+    signal(world, worker, Signal::SIGCONT);
+    assert!(error.contains("does not answer") || error.contains("did not answer"), "{error}");
+    world.eventually("it answers again", Duration::from_secs(20), || world.guest_can(worker, "true"));
+    Outcome::Passed
+}
+
+pub fn two_commands_at_once_do_not_mix(world: &World) -> Outcome {
+    let worker = &world.members(WORKERS)[1];
+    let args = ["instance", "sleep", worker.as_str()];
+    let (one, two) = (spawn(world.command(&args)), spawn(world.command(&args)));
+    let (one, two) = (wait(one, &args), wait(two, &args));
+    for output in [&one, &two] {
+        assert!(matches!(output.status.code(), Some(0 | 5)), "{}", told(output));
+    }
+    assert_eq!(world.status(worker), "sleeping");
+    world.ok(&["instance", "wake", worker]);
+    Outcome::Passed
+}
+
+pub fn a_guest_that_turns_itself_off_is_stopped(world: &World) -> Outcome {
+    let worker = &world.members(WORKERS)[1];
+    mark(world, worker, "off");
+    world.run(&["instance", "exec", worker, "--", "poweroff"]);
+    world.eventually("it is off", Duration::from_secs(20), || world.status(worker) == "stopped");
+    world.ok(&["instance", "start", worker]);
+    assert_eq!(world.guest(worker, "cat /data/mark"), "off");
+    world.ok(&["instance", "stop", worker]);
+    assert_eq!(world.status(worker), "stopped");
+    world.refused(&["instance", "sleep", worker], 4);
+    Outcome::Passed
+}
+
+pub fn a_tampered_image_is_not_booted(world: &World) -> Outcome {
+    let instance = &world.members(STRANGERS)[0];
+    let revision = world.instance(instance)["revision"].as_str().expect("a revision").to_owned();
+    let _ = revision;
+    world.ok(&["instance", "stop", instance]);
+    let pool = world.path("state/tenants/bb/pools/workers/artifacts/current");
+    let rootfs = fs::canonicalize(pool).expect("a current revision").join("rootfs");
+    // A copy, so that the shared cache keeps the good file.
+    let good = fs::read(&rootfs).expect("the root");
+    fs::remove_file(&rootfs).expect("unlinked");
+    let mut bad = good.clone();
+    bad[70_000] ^= 1;
+    fs::write(&rootfs, bad).expect("tampered");
+    let error = world.refused(&["instance", "start", instance], 1);
+    assert!(error.contains("rootfs"), "{error}");
+    world.ok(&["pool", "build", STRANGERS]);
+    world.ok(&["instance", "start", instance]);
+    Outcome::Passed
+}
