@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::World;
 
 /// How a scenario ended, if it did not panic.
+#[allow(dead_code, reason = "not every binary skips or types")]
 pub enum Outcome {
     /// It held.
     Passed,
@@ -22,11 +23,18 @@ pub type Scenario = (&'static str, fn(&World) -> Outcome);
 /// A scenario may build on what earlier ones left in the world; with a filter, those marked as
 /// foundations (name starting with `boot`) always run.
 pub fn main(world: &str, scenarios: &[Scenario]) -> ExitCode {
-    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let filters: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wanted = |name: &str| {
-        filters.is_empty() || name.starts_with("boot") || filters.iter().any(|filter| name.contains(filter.as_str()))
+        filters.is_empty()
+            || name.starts_with("boot")
+            || filters.iter().any(|filter| name.contains(filter.as_str()))
     };
-    if !filters.is_empty() && !scenarios.iter().any(|(name, _)| filters.iter().any(|filter| name.contains(filter.as_str()))) {
+    if !filters.is_empty()
+        && !scenarios
+            .iter()
+            .any(|(name, _)| filters.iter().any(|filter| name.contains(filter.as_str())))
+    {
         println!("test result: ok. 0 passed; 0 failed; 0 ignored");
         return ExitCode::SUCCESS;
     }

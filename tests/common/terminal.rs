@@ -57,7 +57,8 @@ impl Terminal {
     fn read(&mut self, limit: Duration) -> bool {
         use std::os::fd::AsFd;
         let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        let ready = poll(&mut [PollFd::new(self.screen.as_fd(), PollFlags::POLLIN)], timeout).unwrap_or(0);
+        let ready =
+            poll(&mut [PollFd::new(self.screen.as_fd(), PollFlags::POLLIN)], timeout).unwrap_or(0);
         let mut buffer = [0; 4096];
         match ready {
             0 => true,

@@ -28,24 +28,44 @@ impl World {
         if !nix::unistd::geteuid().is_root() {
             return Err("needs root".into());
         }
-        let has = |program: &str| ["/usr/bin", "/usr/sbin"].iter().any(|dir| Path::new(dir).join(program).exists());
+        let has = |program: &str| {
+            ["/usr/bin", "/usr/sbin"].iter().any(|dir| Path::new(dir).join(program).exists())
+        };
         for program in ["qemu-system-x86_64", "nft", "mke2fs", "ip"] {
             if !has(program) {
                 return Err(format!("{program} is not installed"));
             }
         }
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(|error| format!("cannot unshare: {error}"))?;
-        let none: Option<&str> = None;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|error| error.to_string())?;
-        // /sys shows the network namespace it was mounted in.
-        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).map_err(|error| error.to_string())?;
         let cache = cache_dir();
         let root = cache.join("worlds").join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&root);
         fs::create_dir_all(&root).map_err(|error| error.to_string())?;
         let world = Self { root, cache };
+        world.fetch_packages()?;
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+            .map_err(|error| format!("cannot unshare: {error}"))?;
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+            .map_err(|error| error.to_string())?;
+        // /sys shows the network namespace it was mounted in.
+        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)
+            .map_err(|error| error.to_string())?;
         world.tool("ip", &["link", "set", "lo", "up"]);
         Ok(world)
+    }
+
+    /// Downloads what images are made of while there is a network; the world has none.
+    fn fetch_packages(&self) -> Result<(), String> {
+        if self.cache.join("artifacts/revisions").exists() {
+            return Ok(());
+        }
+        let output = self.run(&["bootstrap", "--yes"]);
+        let _ = fs::remove_dir_all(self.root.join("run"));
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("no image can be built: {}", told(&output)))
+        }
     }
 
     /// A directory of the world.
@@ -58,18 +78,27 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mvm"));
         command.args(args).env_clear();
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        for (name, dir) in [("MVM_STATE_DIR", "state"), ("MVM_RUN_DIR", "run"), ("MVM_CONFIG_DIR", "etc")] {
+        for (name, dir) in
+            [("MVM_STATE_DIR", "state"), ("MVM_RUN_DIR", "run"), ("MVM_CONFIG_DIR", "etc")]
+        {
             command.env(name, self.root.join(dir));
         }
         command.env("MVM_CACHE_DIR", self.cache.join("artifacts"));
         // The guest agent is built by cargo with the developer's own settings.
-        for name in ["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR", "MVM_GUEST", "RUST_LOG"] {
+        for name in
+            ["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR", "MVM_GUEST", "RUST_LOG"]
+        {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
-        if let Some(home) = std::env::var_os("CARGO_HOME").or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo").into())) {
-            let path = format!("{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", home.to_string_lossy());
+        if let Some(home) = std::env::var_os("CARGO_HOME")
+            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo").into()))
+        {
+            let path = format!(
+                "{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                home.to_string_lossy()
+            );
             command.env("PATH", path);
         }
         command.stdin(Stdio::null());
@@ -145,7 +174,13 @@ impl World {
     pub fn instance_dir(&self, instance: &str) -> PathBuf {
         let parts: Vec<_> = instance.split('/').collect();
         let id = self.instance(instance)["instance_id"].as_str().expect("an id").to_owned();
-        self.root.join("state/tenants").join(parts[0]).join("pools").join(parts[1]).join("instances").join(id)
+        self.root
+            .join("state/tenants")
+            .join(parts[0])
+            .join("pools")
+            .join(parts[1])
+            .join("instances")
+            .join(id)
     }
 
     /// Runs a program of the machine in this world, which must succeed; returns its stdout.
@@ -182,21 +217,41 @@ impl World {
             eprintln!("kept for a look: {}", self.root.display());
         }
         for (pid, _) in self.processes() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
         }
         left
     }
 
     /// Processes, interfaces, mounts and rules of this world that outlived their owners.
     pub fn leftovers(&self) -> Vec<String> {
-        let mut left: Vec<_> = self.processes().into_iter().map(|(pid, line)| format!("process {pid}: {line}")).collect();
+        let mut left: Vec<_> = self
+            .processes()
+            .into_iter()
+            .map(|(pid, line)| format!("process {pid}: {line}"))
+            .collect();
         let links = self.tool("ip", &["-o", "link"]);
-        left.extend(links.lines().filter(|line| line.contains("br-tenant-") || line.contains(": tn")).map(str::to_owned));
+        left.extend(
+            links
+                .lines()
+                .filter(|line| line.contains("br-tenant-") || line.contains(": tn"))
+                .map(str::to_owned),
+        );
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let root = self.root.to_string_lossy().into_owned();
-        left.extend(mounts.lines().filter(|line| line.contains(&root)).map(|line| format!("mount {line}")));
+        left.extend(
+            mounts.lines().filter(|line| line.contains(&root)).map(|line| format!("mount {line}")),
+        );
         let rules = self.tool("nft", &["list", "ruleset"]);
-        left.extend(rules.lines().filter(|line| line.contains("br-tenant-") || line.contains("tn")).filter(|line| line.contains("iif")).map(str::to_owned));
+        left.extend(
+            rules
+                .lines()
+                .filter(|line| line.contains("br-tenant-") || line.contains("tn"))
+                .filter(|line| line.contains("iif"))
+                .map(str::to_owned),
+        );
         let tenants = fs::read_dir(self.root.join("state/tenants")).into_iter().flatten().flatten();
         left.extend(tenants.map(|entry| format!("state of {}", entry.path().display())));
         left
@@ -207,10 +262,14 @@ impl World {
         let root = self.root.to_string_lossy().into_owned();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok())
+            else {
+                continue;
+            };
             let read = |name| fs::read(entry.path().join(name)).unwrap_or_default();
             let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
-            let ours = line.contains(&root) || String::from_utf8_lossy(&read("environ")).contains(&root);
+            let ours =
+                line.contains(&root) || String::from_utf8_lossy(&read("environ")).contains(&root);
             if ours && pid != std::process::id() as i32 {
                 found.push((pid, line.chars().take(160).collect()));
             }
@@ -224,7 +283,8 @@ fn cache_dir() -> PathBuf {
         return dir.into();
     }
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
+    let home =
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
     base.unwrap_or_else(home).join("mvm-test")
 }
 
@@ -250,7 +310,12 @@ pub fn wait(child: Child, args: &[&str]) -> Output {
     });
     let output = child.wait_with_output().expect("the output is read");
     let _ = done.send(());
-    assert!(watchdog.join().expect("no panic"), "mvm {} did not end\n{}", args.join(" "), told(&output));
+    assert!(
+        watchdog.join().expect("no panic"),
+        "mvm {} did not end\n{}",
+        args.join(" "),
+        told(&output)
+    );
     output
 }
 

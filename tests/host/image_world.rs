@@ -1,20 +1,20 @@
-//! What the image tests share: packages fetched once, stores of their own, small verbs.
+//! What the image tests share: packages fetched once per machine, images built once per run,
+//! stores of a test's own, small verbs.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use mvm_host::image::{GuestBinary, ImageError, Request, Revision, Store, build, find_guest};
-use mvm_host::packages::{Arch, Control, Os, find_program};
+use mvm_host::packages::{Arch, Control, Fetcher, Os, PackageSet, find_program};
 use mvm_host::progress::Progress;
 use mvm_model::image::{Profile, Role};
 
 static GO_ON: AtomicBool = AtomicBool::new(false);
-/// The packages and the guest agent, made ready once, or why they cannot be.
-static READY: LazyLock<Result<(PathBuf, GuestBinary), String>> = LazyLock::new(prepare);
+/// What all tests build on, made ready once, or why it cannot be.
+static READY: LazyLock<Result<World, String>> = LazyLock::new(World::prepare);
 
 /// Says that a test cannot run here, and why.
 pub fn skip(test: &str, reason: &str) {
@@ -27,11 +27,15 @@ pub fn skip(test: &str, reason: &str) {
 }
 
 /// A machine that can build images.
+#[derive(Clone)]
 pub struct World {
     /// The agent that goes into every image.
     pub guest: GuestBinary,
+    /// A package cache that outlives the test: packages are downloaded once per machine.
     packages: PathBuf,
-    said: Mutex<Vec<String>>,
+    /// A cache directory with a worker, a gateway and a node image of this run.
+    built: PathBuf,
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 /// A store of a test's own.
@@ -46,25 +50,6 @@ impl OwnStore {
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
-}
-
-fn prepare() -> Result<(PathBuf, GuestBinary), String> {
-    if Os::detect().distro.is_none() {
-        return Err(format!("{} has no packages we know", Os::detect().pretty));
-    }
-    for tool in ["apt-get", "dpkg-deb", "mkfs.erofs"] {
-        find_program(tool).ok_or_else(|| format!("no {tool}"))?;
-    }
-    let control = Control::new(&|_: Progress| (), &GO_ON);
-    let guest = find_guest(Arch::HOST, control).map_err(|error| error.to_string())?;
-    // A cache that outlives the test, so that packages are downloaded once per machine.
-    let dir = cache().join("image-packages");
-    let store = Store::open(&dir).map_err(|error| error.to_string())?;
-    for profile in [Profile::Minimal, Profile::Node] {
-        let request = request(&guest, profile, Role::Worker);
-        build(&store, &Os::detect(), &request, control).map_err(|error| error.to_string())?;
-    }
-    Ok((dir.join("packages"), guest))
 }
 
 fn cache() -> PathBuf {
@@ -82,11 +67,7 @@ impl World {
     /// The world, or `None` with the skip told.
     pub fn enter(test: &str) -> Option<Self> {
         match &*READY {
-            Ok((packages, guest)) => Some(Self {
-                guest: guest.clone(),
-                packages: packages.clone(),
-                said: Mutex::default(),
-            }),
+            Ok(world) => Some(Self { said: Arc::default(), ..world.clone() }),
             Err(reason) => {
                 skip(test, reason);
                 None
@@ -94,10 +75,57 @@ impl World {
         }
     }
 
+    fn prepare() -> Result<Self, String> {
+        let distro = Os::detect().distro.ok_or("no distribution whose packages we know")?;
+        for tool in ["apt-get", "dpkg-deb", "mkfs.erofs"] {
+            find_program(tool).ok_or_else(|| format!("no {tool}"))?;
+        }
+        let control = Control::new(&|_: Progress| (), &GO_ON);
+        let guest = find_guest(Arch::HOST, control).map_err(|error| error.to_string())?;
+        let packages = cache().join("image-packages");
+        let fetcher = Fetcher::open(&packages, distro, Arch::HOST);
+        let fetcher = fetcher.map_err(|error| error.to_string())?;
+        for set in [PackageSet::Kernel, PackageSet::Busybox, PackageSet::Node] {
+            fetcher.fetch(set, control).map_err(|error| error.to_string())?;
+        }
+        // One place, so that what is left of a run is gone after the next.
+        let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("image-store");
+        let _ = fs::remove_dir_all(&built);
+        let world = Self { guest, packages, built, said: Arc::default() };
+        world.stock(&world.built);
+        let store = Store::open(&world.built).unwrap();
+        for (profile, role) in [
+            (Profile::Minimal, Role::Worker),
+            (Profile::Minimal, Role::Gateway),
+            (Profile::Node, Role::Worker),
+        ] {
+            world.build(&store, profile, role).unwrap();
+        }
+        Ok(world)
+    }
+
+    /// The same world with another guest agent, so that boot files differ: the same program with
+    /// a byte more at its end. Returns where it lies, too.
+    pub fn with_other_guest(&self) -> (Self, tempfile::NamedTempFile) {
+        let mut bytes = fs::read(&self.guest.path).unwrap();
+        bytes.push(0);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        let guest = GuestBinary::read(file.path(), Arch::HOST).unwrap();
+        (Self { guest, said: Arc::default(), ..self.clone() }, file)
+    }
+
     /// An empty store that has the packages already.
     pub fn store(&self) -> OwnStore {
         let dir = tempfile::tempdir().unwrap();
         self.stock(dir.path());
+        OwnStore { store: Store::open(dir.path()).unwrap(), dir }
+    }
+
+    /// A store that has this run's images: links to one copy, so do not write into them.
+    pub fn built(&self) -> OwnStore {
+        let dir = tempfile::tempdir().unwrap();
+        copy_all(&self.built, dir.path());
         OwnStore { store: Store::open(dir.path()).unwrap(), dir }
     }
 
@@ -116,13 +144,6 @@ impl World {
         let sink = |progress: Progress| self.said.lock().unwrap().push(progress.what);
         let control = Control::new(&sink, &GO_ON);
         build(store, &Os::detect(), &request(&self.guest, profile, role), control)
-    }
-
-    /// Builds a worker, saying each step on standard output.
-    pub fn build_aloud(&self, store: &Store) -> Result<Revision, ImageError> {
-        let sink = |progress: Progress| println!("{}", progress.what);
-        let request = request(&self.guest, Profile::Minimal, Role::Worker);
-        build(store, &Os::detect(), &request, Control::new(&sink, &GO_ON))
     }
 
     /// Builds, stopping as soon as something that holds `word` is said.
@@ -173,6 +194,14 @@ fn copy_all(from: &Path, to: &Path) {
     }
 }
 
+/// Builds a worker with the guest agent `$MVM_GUEST`, saying each step on standard output.
+pub fn build_aloud(store: &Store) -> Result<Revision, ImageError> {
+    let sink = |progress: Progress| println!("{}", progress.what);
+    let control = Control::new(&sink, &GO_ON);
+    let guest = find_guest(Arch::HOST, control)?;
+    build(store, &Os::detect(), &request(&guest, Profile::Minimal, Role::Worker), control)
+}
+
 /// Runs something in a thread whose namespaces and umask are its own.
 pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
@@ -201,11 +230,10 @@ pub fn shell(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Changes one byte of a sealed file.
-pub fn flip_byte(path: &Path, at: u64) {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
-    let file = fs::File::options().read(true).write(true).open(path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[!byte[0]], at).unwrap();
+/// Changes one byte of a file; other links to it keep the old content.
+pub fn flip_byte(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] = !bytes[at];
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
 }

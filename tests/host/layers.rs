@@ -17,10 +17,8 @@ const MAY_USE: [(&str, &[&str]); 7] = [
 ];
 
 /// What the small crates may use of others.
-const BUDGETS: [(&str, &[&str]); 2] = [
-    ("mvm-guest-proto", &["serde", "serde_json"]),
-    ("mvm-guest", &["libc", "nix", "serde_json"]),
-];
+const BUDGETS: [(&str, &[&str]); 2] =
+    [("mvm-guest-proto", &["serde", "serde_json"]), ("mvm-guest", &["libc", "nix", "serde_json"])];
 
 fn dependencies() -> BTreeMap<String, Vec<String>> {
     let output = Command::new(env!("CARGO"))
@@ -28,14 +26,16 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml"))
         .output()
         .expect("cargo runs");
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("metadata is JSON");
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("metadata is JSON");
     let packages = metadata["packages"].as_array().expect("packages");
     packages
         .iter()
         .map(|package| {
             let all = package["dependencies"].as_array().expect("dependencies").iter();
             let normal = all.filter(|dependency| dependency["kind"].is_null());
-            let names = normal.map(|dependency| dependency["name"].as_str().expect("a name").to_owned());
+            let names =
+                normal.map(|dependency| dependency["name"].as_str().expect("a name").to_owned());
             (package["name"].as_str().expect("a name").to_owned(), names.collect())
         })
         .collect()
@@ -46,7 +46,8 @@ fn crates_use_only_what_is_below_them() {
     let found = dependencies();
     for (name, uses) in &found {
         let allowed = MAY_USE.iter().find(|(crate_name, _)| crate_name == name);
-        let (_, allowed) = allowed.unwrap_or_else(|| panic!("{name} has no place in the house: add it here"));
+        let (_, allowed) =
+            allowed.unwrap_or_else(|| panic!("{name} has no place in the house: add it here"));
         for used in uses.iter().filter(|used| used.starts_with("mvm-")) {
             assert!(allowed.contains(&used.as_str()), "{name} must not use {used}");
         }
@@ -58,8 +59,10 @@ fn crates_use_only_what_is_below_them() {
 fn the_small_crates_stay_small() {
     let found = dependencies();
     for (name, budget) in BUDGETS {
-        let strangers: Vec<_> =
-            found[name].iter().filter(|used| !used.starts_with("mvm-") && !budget.contains(&used.as_str())).collect();
+        let strangers: Vec<_> = found[name]
+            .iter()
+            .filter(|used| !used.starts_with("mvm-") && !budget.contains(&used.as_str()))
+            .collect();
         assert!(strangers.is_empty(), "{name} uses {strangers:?}");
     }
 }

@@ -2,12 +2,13 @@
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
+use mvm_host::net::{Isolation, Port};
 use mvm_model::record::Egress;
 use serde_json::Value;
 
 use crate::frames::{self, Ip};
 use crate::guest::Guest;
-use crate::world::{World, gateway, in_namespace, ip, nft};
+use crate::world::{World, gateway, in_namespace, ip, nft, port};
 
 fn udp(to: u16) -> Ip {
     Ip::Udp { from: 5000, to, data: b"hello".to_vec() }
@@ -172,5 +173,49 @@ fn only_the_resolvers_port_is_open_on_the_gateway() {
         let answer = guest.expect("SYN and ACK", |f| f.tcp().is_some());
         assert_eq!(answer.tcp(), Some((53, 7, 0x12)), "and none from port 54");
         drop((stream, closed));
+    });
+}
+
+#[test]
+fn isolated_ports_reach_the_gateway_but_not_each_other() {
+    in_namespace("isolated_ports_reach_the_gateway_but_not_each_other", |world| async move {
+        let tenant = world.tenant(7, Egress::Internet).await;
+        let shared = world.guest(&tenant, 3).await;
+        let mut isolated = Vec::new();
+        for offset in [4, 5] {
+            let port = Port { isolation: Isolation::Isolated, ..port(&tenant, offset) };
+            world.net.ensure_port(&port).await.unwrap();
+            isolated.push(Guest::open(&port));
+        }
+        let [one, two] = &isolated[..] else { unreachable!() };
+        one.send(&one.packet(two.mac, two.address, udp(9)));
+        // Nor by way of the router, which would send it back into the bridge.
+        one.send_routed(two.address, udp(9));
+        one.send(&one.packet(shared.mac, shared.address, udp(10)));
+        shared.expect("an isolated guest's datagram to a shared one", |f| f.udp().is_some());
+        settle(one);
+        settle(two);
+        assert_eq!(two.pending(), []);
+        assert_eq!(dropped("hairpin"), 1);
+    });
+}
+
+#[test]
+fn without_a_taps_guard_the_tenants_rules_still_hold() {
+    in_namespace("without_a_taps_guard_the_tenants_rules_still_hold", |world| async move {
+        let a = world.tenant(7, Egress::Internet).await;
+        let b = world.tenant(9, Egress::Internet).await;
+        let (one, two) = (world.guest(&a, 3).await, world.guest(&b, 3).await);
+        nft("delete chain netdev mvm tn7i3");
+        for source in [two.address, Ipv4Addr::new(8, 8, 8, 8)] {
+            for target in [two.address, one.gateway, Ipv4Addr::new(203, 0, 113, 9)] {
+                one.send(&frames::ipv4(one.mac, one.gateway_mac, source, target, udp(53)));
+            }
+        }
+        let six = frames::ethernet(one.mac, one.gateway_mac, frames::IPV6, &[0x60; 48]);
+        one.send(&six);
+        settle(&one);
+        settle(&two);
+        assert_eq!(two.pending(), []);
     });
 }

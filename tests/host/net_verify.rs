@@ -113,3 +113,24 @@ fn settings_of_others_that_break_ours_are_named_with_a_remedy() {
         },
     );
 }
+
+#[test]
+fn an_uplink_that_comes_later_is_found_and_opened() {
+    in_namespace("an_uplink_that_comes_later_is_found_and_opened", |world| async move {
+        set_up(&world).await;
+        ip("link add up0 type veth peer name up1");
+        ip("addr add 203.0.113.1/24 dev up0");
+        ip("link set up0 up");
+        ip("route add default via 203.0.113.9");
+        let found = report(&world).await;
+        assert_eq!((found.findings.len(), &*found.findings[0].object), (1, "up0"));
+        set_up(&world).await;
+        assert_eq!(report(&world).await.findings, []);
+        // Somebody makes the host a router: our guard would be in their way.
+        std::fs::write("/proc/sys/net/ipv4/conf/all/forwarding", "1").unwrap();
+        assert!(report(&world).await.findings[0].problem.contains("forwards for all"));
+        set_up(&world).await;
+        assert_eq!(report(&world).await.findings, []);
+        assert!(!nft("list set inet mvm routed").contains("up0"));
+    });
+}

@@ -34,15 +34,33 @@ fn main() -> ExitCode {
             ("net_verify_sees_what_was_changed", network::net_verify_sees_what_was_changed),
             ("a_warm_instance_goes_on_where_it_was", sleep::a_warm_instance_goes_on_where_it_was),
             ("three_generations_keep_everything", sleep::three_generations_keep_everything),
-            ("secrets_changed_in_sleep_are_there_after_it", sleep::secrets_changed_in_sleep_are_there_after_it),
-            ("one_snapshot_twice_gives_other_randomness", sleep::one_snapshot_twice_gives_other_randomness),
+            (
+                "secrets_changed_in_sleep_are_there_after_it",
+                sleep::secrets_changed_in_sleep_are_there_after_it,
+            ),
+            (
+                "one_snapshot_twice_gives_other_randomness",
+                sleep::one_snapshot_twice_gives_other_randomness,
+            ),
             ("a_doubtful_snapshot_is_a_cold_boot", faults::a_doubtful_snapshot_is_a_cold_boot),
             ("a_full_disk_calls_the_sleep_off", faults::a_full_disk_calls_the_sleep_off),
-            ("a_killed_vmm_is_noticed_and_started_again", faults::a_killed_vmm_is_noticed_and_started_again),
-            ("a_killed_command_is_settled_by_the_next", faults::a_killed_command_is_settled_by_the_next),
-            ("a_silent_guest_is_an_error_not_a_hang", faults::a_silent_guest_is_an_error_not_a_hang),
+            (
+                "a_killed_vmm_is_noticed_and_started_again",
+                faults::a_killed_vmm_is_noticed_and_started_again,
+            ),
+            (
+                "a_killed_command_is_settled_by_the_next",
+                faults::a_killed_command_is_settled_by_the_next,
+            ),
+            (
+                "a_silent_guest_is_an_error_not_a_hang",
+                faults::a_silent_guest_is_an_error_not_a_hang,
+            ),
             ("two_commands_at_once_do_not_mix", faults::two_commands_at_once_do_not_mix),
-            ("a_guest_that_turns_itself_off_is_stopped", faults::a_guest_that_turns_itself_off_is_stopped),
+            (
+                "a_guest_that_turns_itself_off_is_stopped",
+                faults::a_guest_that_turns_itself_off_is_stopped,
+            ),
             ("a_tampered_image_is_not_booted", faults::a_tampered_image_is_not_booted),
         ],
     )

@@ -17,7 +17,10 @@ fn main() -> ExitCode {
         "newcomer",
         &[
             ("bootstrap_says_what_this_host_is", bootstrap_says_what_this_host_is),
-            ("demo_shows_everything_and_goes_without_a_trace", demo_shows_everything_and_goes_without_a_trace),
+            (
+                "demo_shows_everything_and_goes_without_a_trace",
+                demo_shows_everything_and_goes_without_a_trace,
+            ),
             ("dev_is_there_when_asked_for", dev_is_there_when_asked_for),
             ("without_root_and_sudo_the_need_is_named", without_root_and_sudo_the_need_is_named),
             ("without_root_sudo_is_used", without_root_sudo_is_used),
@@ -38,7 +41,11 @@ fn bootstrap_says_what_this_host_is(world: &World) -> Outcome {
         assert!(error.contains("not ready for production"), "{error}");
     }
     let checks = world.run(&["doctor", "--json"]);
-    assert!(serde_json::from_slice::<serde_json::Value>(&checks.stdout).is_ok(), "{}", told(&checks));
+    assert!(
+        serde_json::from_slice::<serde_json::Value>(&checks.stdout).is_ok(),
+        "{}",
+        told(&checks)
+    );
     Outcome::Passed
 }
 
@@ -51,7 +58,10 @@ fn demo_shows_everything_and_goes_without_a_trace(world: &World) -> Outcome {
     let again = world.ok(&["demo", "--yes"]);
     assert!(again.contains("0 booted, 5 ran already"), "{again}");
     let after = world.json(&["instance", "list"]);
-    let ids = |list: &serde_json::Value| list.as_array().map(|rows| rows.iter().map(|row| row["instance_id"].clone()).collect::<Vec<_>>());
+    let ids = |list: &serde_json::Value| {
+        list.as_array()
+            .map(|rows| rows.iter().map(|row| row["instance_id"].clone()).collect::<Vec<_>>())
+    };
     assert_eq!(ids(&before), ids(&after));
     let gone = world.ok(&["demo", "--rm"]);
     assert!(gone.contains("packages and the image cache") && gone.contains("stay"), "{gone}");
@@ -61,7 +71,8 @@ fn demo_shows_everything_and_goes_without_a_trace(world: &World) -> Outcome {
 }
 
 fn dev_is_there_when_asked_for(world: &World) -> Outcome {
-    let said = world.ok(&["dev", "--yes", "--", "sh", "-c", "echo kept > /data/file; sync; uname -s"]);
+    let said =
+        world.ok(&["dev", "--yes", "--", "sh", "-c", "echo kept > /data/file; sync; uname -s"]);
     assert_eq!(said.trim(), "Linux");
     assert_eq!(world.run(&["dev", "--", "sh", "-c", "exit 5"]).status.code(), Some(5));
     assert!(world.ok(&["status"]).contains("running"));
@@ -87,8 +98,11 @@ fn as_nobody(world: &World, args: &[&str], path: &str) -> std::process::Output {
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("a mode");
     }
     let original = world.command(args);
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(&copy).args(args);
+    let mut command = Command::new("/usr/bin/setpriv");
+    command
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
+        .arg(&copy)
+        .args(args);
     command.env_clear();
     for (name, value) in original.get_envs() {
         if let Some(value) = value {
@@ -115,7 +129,11 @@ fn without_root_sudo_is_used(world: &World) -> Outcome {
     }
     // Only this world's mount namespace sees the rule.
     let rules = world.path("sudoers");
-    fs::write(&rules, "Defaults !requiretty\nroot ALL=(ALL) ALL\nnobody ALL=(ALL) NOPASSWD:SETENV: ALL\n").expect("rules");
+    fs::write(
+        &rules,
+        "Defaults !requiretty\nroot ALL=(ALL) ALL\nnobody ALL=(ALL) NOPASSWD:SETENV: ALL\n",
+    )
+    .expect("rules");
     fs::set_permissions(&rules, fs::Permissions::from_mode(0o440)).expect("a mode");
     let none: Option<&str> = None;
     mount(Some(&rules), "/etc/sudoers", none, MsFlags::MS_BIND, none).expect("a bind mount");

@@ -19,7 +19,8 @@ use nix::sys::signal::Signal;
 /// The stand-in for `mvm`.
 pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_mvm-vmm-test-helper");
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// For a host with ten times more to do than it can.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The guest's script: counts on its console and, when there is one, in the data drive.
 /// `mvm.test=flood` makes it talk without end instead.

@@ -110,14 +110,16 @@ impl Blueprint {
 
 /// What the kernel is told beside what the VMM adds for its console and machine.
 fn cmdline(manifest: &Manifest) -> String {
-    let rootfs = manifest.arch.get(std::env::consts::ARCH).map_or("erofs", |files| &files.rootfs_type);
+    let rootfs =
+        manifest.arch.get(std::env::consts::ARCH).map_or("erofs", |files| &files.rootfs_type);
     format!("rootfstype={rootfs} init_on_free=1")
 }
 
 fn drives(service: &Service, record: &InstanceRecord, files: &BootFiles) -> Result<Vec<Drive>> {
     let dir = service.instance_dir(record);
     let secrets = Secrets::open(&service.dirs.run).about(record.path(), "find its secrets")?;
-    let data = if record.resources.data_disk_mib > 0 { Access::ReadWrite } else { Access::ReadOnly };
+    let data =
+        if record.resources.data_disk_mib > 0 { Access::ReadWrite } else { Access::ReadOnly };
     let drive = |path: PathBuf, access| Drive { path, access };
     Ok(vec![
         drive(files.rootfs.clone(), Access::ReadOnly),

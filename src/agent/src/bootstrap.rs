@@ -19,9 +19,10 @@ impl Classify for PackageError {
             Self::NoSpace { .. } => Kind::DiskFull,
             Self::NotRoot { .. } => Kind::Refused,
             Self::LockHeld { .. } => Kind::Busy,
-            Self::UnsupportedOs { .. } | Self::NoNetwork { .. } | Self::NotFound { .. } | Self::Stale { .. } => {
-                Kind::Unavailable
-            }
+            Self::UnsupportedOs { .. }
+            | Self::NoNetwork { .. }
+            | Self::NotFound { .. }
+            | Self::Stale { .. } => Kind::Unavailable,
             _ => Kind::Failed,
         };
         (kind, self.hint())
@@ -38,7 +39,11 @@ impl Service {
     ///
     /// # Errors
     /// When this system is not one we know, or its package manager says no.
-    pub async fn install_programs(&self, progress: SharedSink, cancel: Arc<AtomicBool>) -> Result<()> {
+    pub async fn install_programs(
+        &self,
+        progress: SharedSink,
+        cancel: Arc<AtomicBool>,
+    ) -> Result<()> {
         let logs = self.dirs.state.join("log");
         self.blocking("install what this host lacks", move || {
             let sink = |progress_now| progress(progress_now);
@@ -65,21 +70,33 @@ impl Service {
             let control = Control::new(&sink, &cancel);
             let guest = image::find_guest(Arch::HOST, control)?;
             let guest_proto = mvm_guest_proto::VERSION;
-            let request = image::Request { profile, role, arch: Arch::HOST, guest, guest_proto: guest_proto.into() };
+            let request = image::Request {
+                profile,
+                role,
+                arch: Arch::HOST,
+                guest,
+                guest_proto: guest_proto.into(),
+            };
             image::build(&images, &Os::detect(), &request, control).map(|revision| revision.digest)
         })
         .await
     }
 
     /// Runs work that blocks on a thread of its own.
-    pub(crate) async fn blocking<T, E>(&self, doing: &str, work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T>
+    pub(crate) async fn blocking<T, E>(
+        &self,
+        doing: &str,
+        work: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T>
     where
         T: Send + 'static,
         E: Classify + std::error::Error + Send + Sync + 'static,
     {
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result.about("", doing),
-            Err(error) => Err(Error::new(Kind::Failed, "", format!("cannot {doing}")).because(error)),
+            Err(error) => {
+                Err(Error::new(Kind::Failed, "", format!("cannot {doing}")).because(error))
+            }
         }
     }
 }

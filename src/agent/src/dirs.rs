@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn the_environment_moves_every_directory() {
-        let dirs = Dirs::from_env(|name| (name != "MVM_CACHE_DIR").then(|| format!("/t/{name}").into()));
+        let dirs =
+            Dirs::from_env(|name| (name != "MVM_CACHE_DIR").then(|| format!("/t/{name}").into()));
         assert_eq!(dirs.state, Path::new("/t/MVM_STATE_DIR"));
         assert_eq!(dirs.run, Path::new("/t/MVM_RUN_DIR"));
         assert_eq!(dirs.cache, Path::new("/t/MVM_STATE_DIR/artifacts-cache"));

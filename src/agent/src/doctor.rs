@@ -83,14 +83,21 @@ impl Service {
 
     fn programs(&self) -> Check {
         let missing: Vec<_> = self.missing_programs().iter().map(|need| need.package).collect();
-        let found = if missing.is_empty() { "all there".to_owned() } else { format!("missing: {}", missing.join(", ")) };
-        Check::new("programs", when(missing.is_empty(), Health::Bad), found).remedy("mvm bootstrap").mandatory()
+        let found = if missing.is_empty() {
+            "all there".to_owned()
+        } else {
+            format!("missing: {}", missing.join(", "))
+        };
+        Check::new("programs", when(missing.is_empty(), Health::Bad), found)
+            .remedy("mvm bootstrap")
+            .mandatory()
     }
 
     fn disk(&self) -> Check {
         let free = file::free_bytes(&self.dirs.state).unwrap_or(0) >> 20;
         let found = format!("{free} MiB free at {}", self.dirs.state.display());
-        Check::new("disk", when(free > 4096, Health::Warning), found).remedy("images and snapshots need a few GiB")
+        Check::new("disk", when(free > 4096, Health::Warning), found)
+            .remedy("images and snapshots need a few GiB")
     }
 
     fn encryption(&self) -> Check {
@@ -108,7 +115,12 @@ impl Service {
         problems.extend(self.records.all_instances().problems);
         let found = match problems.first() {
             None => "all readable".to_owned(),
-            Some(first) => format!("{} damaged, first {}: {}", problems.len(), first.path.display(), first.problem),
+            Some(first) => format!(
+                "{} damaged, first {}: {}",
+                problems.len(),
+                first.path.display(),
+                first.problem
+            ),
         };
         Check::new("records", when(problems.is_empty(), Health::Bad), found)
             .remedy("restore the file from a backup, or move it away")
@@ -117,14 +129,26 @@ impl Service {
     async fn network_findings(&self) -> Vec<Check> {
         let report = match self.verify_net().await {
             Ok(report) => report,
-            Err(error) => return vec![Check::new("network", Health::Bad, error.chain()).remedy("run it as root")],
+            Err(error) => {
+                return vec![
+                    Check::new("network", Health::Bad, error.chain()).remedy("run it as root"),
+                ];
+            }
         };
         if report.findings.is_empty() {
-            return vec![Check::new("network", Health::Good, "bridges, taps and rules are as they should be")];
+            return vec![Check::new(
+                "network",
+                Health::Good,
+                "bridges, taps and rules are as they should be",
+            )];
         }
         let check = |finding: &mvm_host::net::Finding| {
-            Check::new("network", Health::Warning, format!("{}: {}", finding.object, finding.problem))
-                .remedy(finding.remedy.clone())
+            Check::new(
+                "network",
+                Health::Warning,
+                format!("{}: {}", finding.object, finding.problem),
+            )
+            .remedy(finding.remedy.clone())
         };
         report.findings.iter().map(check).collect()
     }
@@ -170,7 +194,9 @@ fn refuse(missing: &[String]) -> Result<()> {
 fn kvm_device() -> Check {
     let found = match fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         Ok(_) => Ok("/dev/kvm can be opened (whether it runs guests is proven by 'mvm bootstrap')"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("/dev/kvm not found".to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err("/dev/kvm not found".to_owned())
+        }
         Err(error) => Err(format!("/dev/kvm: {error}")),
     };
     let health = when(found.is_ok(), Health::Warning);
@@ -197,8 +223,12 @@ fn cgroup_v2() -> Check {
 
 fn nftables() -> Check {
     let found = mvm_host::packages::find_program("nft");
-    let text = found.as_ref().map_or_else(|| "nft is not installed".to_owned(), |path| path.display().to_string());
-    Check::new("nftables", when(found.is_some(), Health::Bad), text).remedy("mvm bootstrap").mandatory()
+    let text = found
+        .as_ref()
+        .map_or_else(|| "nft is not installed".to_owned(), |path| path.display().to_string());
+    Check::new("nftables", when(found.is_some(), Health::Bad), text)
+        .remedy("mvm bootstrap")
+        .mandatory()
 }
 
 fn netlink() -> Check {
@@ -210,7 +240,8 @@ fn netlink() -> Check {
 fn swap() -> Check {
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     let count = swaps.lines().skip(1).count();
-    let text = if count == 0 { "none".to_owned() } else { format!("{count} swap areas are active") };
+    let text =
+        if count == 0 { "none".to_owned() } else { format!("{count} swap areas are active") };
     Check::new("swap", when(count == 0, Health::Warning), text)
         .remedy("guests' memory can reach the disk: turn swap off or encrypt it")
 }
@@ -245,9 +276,12 @@ mod tests {
 
     #[test]
     fn production_names_each_missing_thing() {
-        let error = refuse(&["kvm: /dev/kvm not found".into(), "cgroup v2: lacks cpu".into()]).unwrap_err();
+        let error =
+            refuse(&["kvm: /dev/kvm not found".into(), "cgroup v2: lacks cpu".into()]).unwrap_err();
         assert_eq!(error.kind.exit_code(), 4);
-        assert!(error.message.contains("/dev/kvm not found") && error.message.contains("lacks cpu"));
+        assert!(
+            error.message.contains("/dev/kvm not found") && error.message.contains("lacks cpu")
+        );
         assert!(refuse(&[]).is_ok());
     }
 

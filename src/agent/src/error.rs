@@ -52,7 +52,11 @@ impl Kind {
             Self::Failed | Self::Corrupt | Self::DiskFull => 1,
             Self::Invalid => 2,
             Self::NotFound => 3,
-            Self::Conflict | Self::WrongState | Self::OverQuota | Self::Refused | Self::NewerState => 4,
+            Self::Conflict
+            | Self::WrongState
+            | Self::OverQuota
+            | Self::Refused
+            | Self::NewerState => 4,
             Self::Busy | Self::Timeout | Self::Unavailable | Self::ImageBuilderUnavailable => 5,
             Self::Interrupted => 130,
         }
@@ -190,9 +194,16 @@ impl Classify for DriveError {
             Self::Format { why, .. } if why.contains("No space left") => {
                 (Kind::DiskFull, Some("free some space and try again; nothing was lost".into()))
             }
-            Self::Format { .. } => (Kind::Failed, Some("'mvm bootstrap' installs what is missing".into())),
-            Self::TooLarge { .. } => (Kind::Invalid, Some("secrets and configuration share 1 MiB".into())),
-            Self::Resized { .. } => (Kind::Corrupt, Some("put the drive back to its size; it is never reformatted".into())),
+            Self::Format { .. } => {
+                (Kind::Failed, Some("'mvm bootstrap' installs what is missing".into()))
+            }
+            Self::TooLarge { .. } => {
+                (Kind::Invalid, Some("secrets and configuration share 1 MiB".into()))
+            }
+            Self::Resized { .. } => (
+                Kind::Corrupt,
+                Some("put the drive back to its size; it is never reformatted".into()),
+            ),
         }
     }
 }

@@ -33,8 +33,13 @@ const MOST_OUTPUT: usize = 1 << 20;
 
 impl Machine {
     async fn client(&self, limit: Duration) -> Result<GuestClient, GuestError> {
-        let lost = |reason: String| GuestError::Lost { doing: "connecting to the guest agent".into(), reason };
-        let stream = connect_in(self.run_dir(), GUEST_SOCKET).await.map_err(|error| lost(error.to_string()))?;
+        let lost = |reason: String| GuestError::Lost {
+            doing: "connecting to the guest agent".into(),
+            reason,
+        };
+        let stream = connect_in(self.run_dir(), GUEST_SOCKET)
+            .await
+            .map_err(|error| lost(error.to_string()))?;
         GuestClient::connect(stream, Transport::Fresh, limit).await
     }
 
@@ -58,7 +63,8 @@ impl Machine {
             }
             if Instant::now() > deadline {
                 let text = format!("the guest agent did not answer within {} s", BOOT.as_secs());
-                let hint = format!("'mvm instance logs {path} --console' shows what the guest printed");
+                let hint =
+                    format!("'mvm instance logs {path} --console' shows what the guest printed");
                 return Err(Error::new(Kind::Timeout, path, text).because(silence).hint(hint));
             }
             tokio::time::sleep(RETRY).await;
@@ -80,7 +86,11 @@ impl Machine {
         let exit = mvm_vmm::ExitRecord::load(self.run_dir()).ok().flatten();
         let how = exit.as_ref().map_or_else(|| "it is gone".into(), |exit| exit.how.to_string());
         let last = exit.and_then(|exit| exit.last_console.last().or(exit.last_log.last()).cloned());
-        let error = Error::new(Kind::Failed, self.record.path(), format!("the VM ended while it booted ({how})"));
+        let error = Error::new(
+            Kind::Failed,
+            self.record.path(),
+            format!("the VM ended while it booted ({how})"),
+        );
         match last {
             Some(line) => error.because(format!("its last words were: {line}")),
             None => error,
@@ -114,17 +124,24 @@ impl Machine {
             match told.await {
                 Ok(_) => return Ok(()),
                 // Right after a resume the session of before is still being closed.
-                Err(error) if error.is_transient() && Instant::now() < deadline && self.living_vm().is_some() => {
+                Err(error)
+                    if error.is_transient()
+                        && Instant::now() < deadline
+                        && self.living_vm().is_some() =>
+                {
                     tokio::time::sleep(RETRY).await;
                 }
-                Err(error) => return Err(error).about(self.record.path(), "tell the guest that it woke"),
+                Err(error) => {
+                    return Err(error).about(self.record.path(), "tell the guest that it woke");
+                }
             }
         }
     }
 
     fn wake_message(&self) -> proto::Wake {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let entropy: Vec<_> = (0..8).map(|_| format!("{:016x}", crate::service::random::<u64>())).collect();
+        let entropy: Vec<_> =
+            (0..8).map(|_| format!("{:016x}", crate::service::random::<u64>())).collect();
         proto::Wake {
             clock_ns: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
             entropy: entropy.concat(),
@@ -148,7 +165,9 @@ impl Machine {
         asked.await.about(&path, "ask the guest to turn itself off")?;
         match self.wait_for(&vm.process, grace).await? {
             Waited::Gone => Ok(()),
-            Waited::StillRunning => Err(Error::new(Kind::Timeout, path, "the guest did not turn itself off in time")),
+            Waited::StillRunning => {
+                Err(Error::new(Kind::Timeout, path, "the guest did not turn itself off in time"))
+            }
         }
     }
 
@@ -180,7 +199,12 @@ impl Service {
                 Status::Warm | Status::Sleeping => format!("mvm instance wake {path}"),
                 _ => format!("mvm instance start {path}"),
             };
-            return Err(Error::new(Kind::WrongState, path, format!("{path} is {status}, not running")).hint(hint));
+            return Err(Error::new(
+                Kind::WrongState,
+                path,
+                format!("{path} is {status}, not running"),
+            )
+            .hint(hint));
         }
         Machine::of(self, &record).client(ANSWER).await.about(path, "reach its guest agent")
     }
@@ -189,7 +213,12 @@ impl Service {
     ///
     /// # Errors
     /// When the guest does not answer or the command cannot be run.
-    pub async fn exec_captured(&self, path: &InstancePath, argv: &[&str], limit: Duration) -> Result<Captured> {
+    pub async fn exec_captured(
+        &self,
+        path: &InstancePath,
+        argv: &[&str],
+        limit: Duration,
+    ) -> Result<Captured> {
         let exec = Exec { argv: argv.iter().map(ToString::to_string).collect(), ..Exec::default() };
         let client = self.guest(path).await?;
         client.run(exec, b"", MOST_OUTPUT, limit).await.about(path, "run the command")
@@ -198,14 +227,20 @@ impl Service {
 
 impl Classify for GuestError {
     fn classify(&self) -> (Kind, Option<String>) {
-        let silent = Some("'mvm instance logs … --console' shows what the guest printed".to_owned());
+        let silent =
+            Some("'mvm instance logs … --console' shows what the guest printed".to_owned());
         match self {
             Self::Timeout { .. } | Self::Unavailable { .. } => (Kind::Timeout, silent),
             Self::Lost { .. } => (Kind::Unavailable, silent),
             Self::NotFound { .. } => (Kind::NotFound, None),
             Self::Refused { .. } => (Kind::Refused, None),
-            Self::Unsupported { .. } => (Kind::Unavailable, Some("its image is older than this mvm; build and restart".into())),
-            Self::Failed { .. } | Self::Protocol { .. } | Self::Local { .. } => (Kind::Failed, None),
+            Self::Unsupported { .. } => (
+                Kind::Unavailable,
+                Some("its image is older than this mvm; build and restart".into()),
+            ),
+            Self::Failed { .. } | Self::Protocol { .. } | Self::Local { .. } => {
+                (Kind::Failed, None)
+            }
         }
     }
 }

@@ -41,7 +41,11 @@ pub struct Machine {
 impl Machine {
     /// The VM of this instance, whether there is one or not.
     pub fn of(service: &Service, record: &InstanceRecord) -> Self {
-        Self { service: service.clone(), record: record.clone(), run_dir: service.dirs.vm(record.instance_id) }
+        Self {
+            service: service.clone(),
+            record: record.clone(),
+            run_dir: service.dirs.vm(record.instance_id),
+        }
     }
 
     /// Its run directory.
@@ -52,7 +56,8 @@ impl Machine {
     /// The VM that lives, by the record its supervisor wrote.
     pub fn living_vm(&self) -> Option<VmRef> {
         let running = RunningRecord::load(&self.run_dir).ok().flatten()?;
-        let ours = running.instance == self.record.instance_id && process::is_alive(&running.process);
+        let ours =
+            running.instance == self.record.instance_id && process::is_alive(&running.process);
         ours.then_some(VmRef { process: running.process, vmm: running.vmm, resumed_from: None })
     }
 
@@ -75,9 +80,15 @@ impl Machine {
         let report = tokio::task::spawn_blocking(move || start_shim(&exe, &log, &order)).await;
         let report = report.map_err(io::Error::other).and_then(|report| report);
         match report {
-            Ok(Report::Started(process)) => Ok(VmRef { process, vmm: blueprint.vmm().clone(), resumed_from: None }),
-            Ok(Report::Failed(failure)) => Err(self.error(Kind::Failed, "cannot start its VM").because(failure.message)),
-            Err(error) => Err(self.error(Kind::Failed, "cannot start its VM's supervisor").because(error)),
+            Ok(Report::Started(process)) => {
+                Ok(VmRef { process, vmm: blueprint.vmm().clone(), resumed_from: None })
+            }
+            Ok(Report::Failed(failure)) => {
+                Err(self.error(Kind::Failed, "cannot start its VM").because(failure.message))
+            }
+            Err(error) => {
+                Err(self.error(Kind::Failed, "cannot start its VM's supervisor").because(error))
+            }
         }
     }
 
@@ -112,10 +123,15 @@ impl Machine {
     /// When the disk is full, `cancel` was raised or the VMM gave up; the VM can be resumed.
     pub async fn save(&self, memory: &File, cancel: &AtomicBool) -> Result<()> {
         let path = self.record.path();
-        let memory = memory.try_clone().map_err(|error| self.error(Kind::Failed, "cannot write its memory").because(error))?;
+        let memory = memory
+            .try_clone()
+            .map_err(|error| self.error(Kind::Failed, "cannot write its memory").because(error))?;
         let deadline = transfer_deadline(self.record.resources.mem_mib);
         let mut vm = self.connect().await?;
-        vm.snapshot(memory, deadline, raised(cancel)).await.map(drop).about(path, "write its memory")
+        vm.snapshot(memory, deadline, raised(cancel))
+            .await
+            .map(drop)
+            .about(path, "write its memory")
     }
 
     /// Loads a memory file into a VM launched with [`StartMode::Restore`]; it stays paused.
@@ -124,7 +140,9 @@ impl Machine {
     /// When the VMM refuses the file; that VM is spent then.
     pub async fn restore(&self, memory: &std::path::Path) -> Result<()> {
         let path = self.record.path();
-        let file = File::open(memory).map_err(|error| self.error(Kind::Failed, "cannot read its memory file").because(error))?;
+        let file = File::open(memory).map_err(|error| {
+            self.error(Kind::Failed, "cannot read its memory file").because(error)
+        })?;
         let deadline = transfer_deadline(self.record.resources.mem_mib);
         self.connect().await?.restore(file, deadline).await.about(path, "load its memory")
     }
@@ -151,7 +169,8 @@ impl Machine {
     }
 
     async fn end(&self, process: &ProcessId, signal: Signal) -> Result<()> {
-        let failed = |error: io::Error| self.error(Kind::Failed, "cannot end its VM").because(error);
+        let failed =
+            |error: io::Error| self.error(Kind::Failed, "cannot end its VM").because(error);
         let Some(handle) = Handle::open(process).map_err(failed)? else { return Ok(()) };
         handle.signal(signal).map_err(failed)?;
         match handle.wait_async(END).await.map_err(failed)? {
@@ -164,7 +183,8 @@ impl Machine {
 
     /// Waits until a process is gone.
     pub(crate) async fn wait_for(&self, process: &ProcessId, limit: Duration) -> Result<Waited> {
-        let failed = |error: io::Error| self.error(Kind::Failed, "cannot watch its VM").because(error);
+        let failed =
+            |error: io::Error| self.error(Kind::Failed, "cannot watch its VM").because(error);
         match Handle::open(process).map_err(failed)? {
             None => Ok(Waited::Gone),
             Some(handle) => handle.wait_async(limit).await.map_err(failed),
@@ -185,7 +205,9 @@ fn start_shim(exe: &std::path::Path, log: &std::path::Path, order: &Order) -> io
         .stderr(log)
         .spawn()?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let (Some(stdin), Some(stdout)) = (stdin, stdout) else { return Err(io::Error::other("no pipe to the shim")) };
+    let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
+        return Err(io::Error::other("no pipe to the shim"));
+    };
     serde_json::to_writer(&stdin, order)?;
     drop(stdin);
     let report = Report::receive(stdout);
@@ -212,9 +234,14 @@ impl Classify for VmmError {
 impl Classify for SnapshotError {
     fn classify(&self) -> (Kind, Option<String>) {
         match self {
-            Self::NoSpace => (Kind::DiskFull, Some("the instance goes on running; free some space and try again".into())),
+            Self::NoSpace => (
+                Kind::DiskFull,
+                Some("the instance goes on running; free some space and try again".into()),
+            ),
             Self::Cancelled => (Kind::Interrupted, Some("the instance goes on running".into())),
-            Self::Deadline(_) => (Kind::Timeout, Some("the instance goes on running; is the disk slow?".into())),
+            Self::Deadline(_) => {
+                (Kind::Timeout, Some("the instance goes on running; is the disk slow?".into()))
+            }
             _ => (Kind::Failed, None),
         }
     }

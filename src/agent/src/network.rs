@@ -4,8 +4,8 @@ use std::path::Path;
 
 use mvm_host::net::{Expected, Isolation, NetError, Port, Report};
 use mvm_model::record::InstanceRecord;
-use mvm_model::{Subnet, TenantName};
 use mvm_model::state::Status;
+use mvm_model::{Subnet, TenantName};
 
 use crate::error::{About, Classify, Kind, Result};
 use crate::service::Service;
@@ -20,12 +20,15 @@ impl Service {
         let mut expected = Expected::default();
         for tenant in self.records.tenants().records {
             let instances = self.records.tenant_instances(&tenant.tenant_id).records;
-            let attached: Vec<_> = instances.iter().filter(|record| self.is_attached(record)).collect();
+            let attached: Vec<_> =
+                instances.iter().filter(|record| self.is_attached(record)).collect();
             // The dev tenant's network is taken away while nothing runs in it.
             if tenant.builtin && attached.is_empty() {
                 continue;
             }
-            expected.ports.extend(attached.into_iter().map(|record| port_of(record, tenant.network.ipv4_subnet)));
+            expected.ports.extend(
+                attached.into_iter().map(|record| port_of(record, tenant.network.ipv4_subnet)),
+            );
             expected.tenants.push(net_of(&tenant));
         }
         self.net().await?.verify(&expected).await.about("", "verify the tenants' networks")
@@ -56,14 +59,21 @@ impl Service {
     /// Whether an instance exists and runs.
     pub fn is_running(&self, path: &mvm_model::InstancePath) -> bool {
         let status = self.instance(path).map(|record| self.observe(&record));
-        status.is_ok_and(|observed| observed.state.status() == Status::Running && observed.transition.is_none())
+        status.is_ok_and(|observed| {
+            observed.state.status() == Status::Running && observed.transition.is_none()
+        })
     }
-
 }
 
 /// The port an instance's tap is.
 pub(crate) fn port_of(record: &InstanceRecord, subnet: Subnet) -> Port {
-    Port { net_id: record.net_id, subnet, offset: record.offset, owner_uid: None, isolation: Isolation::Shared }
+    Port {
+        net_id: record.net_id,
+        subnet,
+        offset: record.offset,
+        owner_uid: None,
+        isolation: Isolation::Shared,
+    }
 }
 
 impl Classify for NetError {

@@ -24,7 +24,9 @@ impl Observed {
     /// Which quota it counts against: its status, or the one it is on its way to.
     pub fn claims(&self) -> Option<Status> {
         match (&self.transition, &self.state) {
-            (Some(Transition::Starting | Transition::Waking { .. } | Transition::Resuming), _) => Some(Status::Running),
+            (Some(Transition::Starting | Transition::Waking { .. } | Transition::Resuming), _) => {
+                Some(Status::Running)
+            }
             (_, State::Running { .. }) => Some(Status::Running),
             (_, State::Warm { .. }) => Some(Status::Warm),
             _ => None,
@@ -40,9 +42,10 @@ pub fn after_exit(state: &State, exit: Option<&ExitRecord>) -> State {
         (State::Running { .. } | State::Warm { .. }, Some(exit)) => {
             State::Failed { reason: format!("the VM ended by itself ({})", exit.how), kept }
         }
-        (State::Running { .. } | State::Warm { .. }, None) => {
-            State::Failed { reason: "the VM is gone (the host was restarted, or somebody killed it)".into(), kept }
-        }
+        (State::Running { .. } | State::Warm { .. }, None) => State::Failed {
+            reason: "the VM is gone (the host was restarted, or somebody killed it)".into(),
+            kept,
+        },
         (other, _) => other.clone(),
     }
 }
@@ -52,7 +55,9 @@ impl Service {
     pub fn observe(&self, record: &InstanceRecord) -> Observed {
         let transition = record.transition.clone();
         let state = match record.state.vm() {
-            Some(vm) if !process::is_alive(&vm.process) => after_exit(&record.state, self.exit_of(record).as_ref()),
+            Some(vm) if !process::is_alive(&vm.process) => {
+                after_exit(&record.state, self.exit_of(record).as_ref())
+            }
             _ => record.state.clone(),
         };
         Observed { state, transition }

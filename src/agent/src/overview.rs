@@ -53,7 +53,11 @@ impl Service {
             running_vmms.extend(observed.vm().map(|vm| vm.vmm.kind));
             *instances.entry(observed.status()).or_default() += 1;
             if record.path().to_string().starts_with("dev/vm/") {
-                dev = if observed.status() == Status::Running { "running".into() } else { format!("not running ({})", observed.status()) };
+                dev = if observed.status() == Status::Running {
+                    "running".into()
+                } else {
+                    format!("not running ({})", observed.status())
+                };
             }
         }
         let (firecracker, qemu) = self.installed_vmms(&running_vmms).await;

@@ -34,7 +34,10 @@ pub type SharedSink = Arc<dyn Fn(Progress) + Send + Sync>;
 
 impl Classify for OverQuota {
     fn classify(&self) -> (Kind, Option<String>) {
-        (Kind::OverQuota, Some("stop or destroy something, or create the tenant with larger quotas".into()))
+        (
+            Kind::OverQuota,
+            Some("stop or destroy something, or create the tenant with larger quotas".into()),
+        )
     }
 }
 
@@ -45,15 +48,21 @@ impl Service {
     /// When the tenant is missing, the name taken, or a quota used up.
     pub async fn create_pool(&self, new: NewPool) -> Result<PoolRecord> {
         let resources = new.resources.check().map_err(|error| {
-            Error::new(Kind::Invalid, &new.path, error.to_string()).hint("see 'mvm pool create --help'")
+            Error::new(Kind::Invalid, &new.path, error.to_string())
+                .hint("see 'mvm pool create --help'")
         })?;
         let _lock = self.lock_state().await?;
         let tenant = self.living_tenant(&new.path.tenant)?;
         if self.records.pool(&new.path)?.is_some() {
-            return Err(Error::new(Kind::Conflict, &new.path, format!("pool {} exists already", new.path))
-                .hint(format!("'mvm pool info {}' shows it", new.path)));
+            return Err(Error::new(
+                Kind::Conflict,
+                &new.path,
+                format!("pool {} exists already", new.path),
+            )
+            .hint(format!("'mvm pool info {}' shows it", new.path)));
         }
-        let (used, limit) = (self.records.pools(&new.path.tenant).records.len() as u64, tenant.quotas.max_pools);
+        let (used, limit) =
+            (self.records.pools(&new.path.tenant).records.len() as u64, tenant.quotas.max_pools);
         if used >= limit.into() {
             return Err(OverQuota { quota: "max_pools", limit: limit.into(), used, wanted: 1 })
                 .about(&new.path, "create the pool");
@@ -78,7 +87,12 @@ impl Service {
     ///
     /// # Errors
     /// When it cannot be built; the revision before stays current.
-    pub async fn build_pool(&self, path: &PoolPath, progress: SharedSink, cancel: Arc<AtomicBool>) -> Result<Digest> {
+    pub async fn build_pool(
+        &self,
+        path: &PoolPath,
+        progress: SharedSink,
+        cancel: Arc<AtomicBool>,
+    ) -> Result<Digest> {
         let pool = self.pool(path)?;
         let digest = match &pool.image {
             ImageSource::Revision { digest } => digest.clone(),
@@ -87,7 +101,9 @@ impl Service {
             }
         };
         let images = self.images()?;
-        images.link_into(&self.dirs.pool(path), &digest).about(path, "put the image into the pool")?;
+        images
+            .link_into(&self.dirs.pool(path), &digest)
+            .about(path, "put the image into the pool")?;
         let _lock = self.lock_state().await?;
         let mut pool = self.pool(path)?;
         pool.current = Some(digest.clone());
@@ -100,11 +116,21 @@ impl Service {
     ///
     /// # Errors
     /// When a quota or the subnet does not allow it; nothing is changed then.
-    pub async fn scale_pool(&self, path: &PoolPath, counts: DesiredCounts) -> Result<Vec<InstanceRecord>> {
+    pub async fn scale_pool(
+        &self,
+        path: &PoolPath,
+        counts: DesiredCounts,
+    ) -> Result<Vec<InstanceRecord>> {
         let _lock = self.lock_state().await?;
         let mut pool = self.pool(path)?;
         self.admit_counts(&pool, counts).about(path, "scale the pool")?;
-        let have = self.records.instances(path).records.iter().filter(|record| record.name.is_none()).count();
+        let have = self
+            .records
+            .instances(path)
+            .records
+            .iter()
+            .filter(|record| record.name.is_none())
+            .count();
         let missing = (counts.total() as usize).saturating_sub(have);
         let created = self.draw_records(&pool, missing, None)?;
         for record in &created {
@@ -119,10 +145,21 @@ impl Service {
         let quotas = self.tenant(&pool.tenant_id).map(|tenant| tenant.quotas).unwrap_or_default();
         let limit = u64::from(quotas.max_instances_per_pool);
         if u64::from(counts.total()) > limit {
-            return Err(OverQuota { quota: "max_instances_per_pool", limit, used: 0, wanted: counts.total().into() });
+            return Err(OverQuota {
+                quota: "max_instances_per_pool",
+                limit,
+                used: 0,
+                wanted: counts.total().into(),
+            });
         }
         let mut usage = Usage::default();
-        for other in self.records.pools(&pool.tenant_id).records.iter().filter(|other| other.pool_id != pool.pool_id) {
+        for other in self
+            .records
+            .pools(&pool.tenant_id)
+            .records
+            .iter()
+            .filter(|other| other.pool_id != pool.pool_id)
+        {
             claim(&mut usage, other.desired_counts, other.instance_resources);
         }
         for _ in 0..counts.running {
@@ -140,12 +177,20 @@ impl Service {
     ///
     /// # Errors
     /// When the name is taken or a quota or the subnet is used up.
-    pub async fn create_instance(&self, path: &PoolPath, name: Option<InstanceName>) -> Result<InstanceRecord> {
+    pub async fn create_instance(
+        &self,
+        path: &PoolPath,
+        name: Option<InstanceName>,
+    ) -> Result<InstanceRecord> {
         let _lock = self.lock_state().await?;
         let pool = self.pool(path)?;
         let taken = |record: &InstanceRecord| name.is_some() && record.name == name;
         if self.records.instances(path).records.iter().any(taken) {
-            return Err(Error::new(Kind::Conflict, path, "an instance of that name exists already"));
+            return Err(Error::new(
+                Kind::Conflict,
+                path,
+                "an instance of that name exists already",
+            ));
         }
         let record = self
             .draw_records(&pool, 1, name)?
@@ -156,7 +201,12 @@ impl Service {
     }
 
     /// New records with free ids, offsets and uids; nothing is written.
-    fn draw_records(&self, pool: &PoolRecord, count: usize, name: Option<InstanceName>) -> Result<Vec<InstanceRecord>> {
+    fn draw_records(
+        &self,
+        pool: &PoolRecord,
+        count: usize,
+        name: Option<InstanceName>,
+    ) -> Result<Vec<InstanceRecord>> {
         let tenant = self.living_tenant(&pool.tenant_id)?;
         let everyone = self.records.all_instances().records;
         let mut uids: Vec<_> = everyone.iter().map(|record| record.uid).collect();
@@ -165,10 +215,15 @@ impl Service {
         let mut offsets: Vec<_> = ours.map(|record| record.offset).collect();
         let mut drawn = Vec::new();
         for _ in 0..count {
-            let offset = free_offset(tenant.network.ipv4_subnet, &pool.role, &offsets).ok_or_else(|| {
-                Error::new(Kind::OverQuota, pool.path(), format!("subnet {} has no free address", tenant.network.ipv4_subnet))
+            let offset =
+                free_offset(tenant.network.ipv4_subnet, &pool.role, &offsets).ok_or_else(|| {
+                    Error::new(
+                        Kind::OverQuota,
+                        pool.path(),
+                        format!("subnet {} has no free address", tenant.network.ipv4_subnet),
+                    )
                     .hint("destroy an instance, or create a tenant with a larger subnet")
-            })?;
+                })?;
             let record = InstanceRecord {
                 schema_version: SCHEMA_VERSION,
                 instance_id: draw_id(&ids),
@@ -214,9 +269,21 @@ impl Service {
     pub fn needed_revisions(&self) -> Vec<Digest> {
         let mut needed: Vec<_> = Vec::new();
         for tenant in self.records.tenants().records {
-            needed.extend(self.records.pools(&tenant.tenant_id).records.into_iter().filter_map(|pool| pool.current));
+            needed.extend(
+                self.records
+                    .pools(&tenant.tenant_id)
+                    .records
+                    .into_iter()
+                    .filter_map(|pool| pool.current),
+            );
         }
-        needed.extend(self.records.all_instances().records.into_iter().filter_map(|instance| instance.revision));
+        needed.extend(
+            self.records
+                .all_instances()
+                .records
+                .into_iter()
+                .filter_map(|instance| instance.revision),
+        );
         needed.sort();
         needed.dedup();
         needed

@@ -21,6 +21,15 @@ use crate::error::{About, Error, Kind, Result};
 use crate::service::Service;
 use crate::shim::CONFINE;
 
+/// A reason's first line, short enough for a table; the JSON has all of it.
+fn first_words(reason: &str) -> String {
+    let line = reason.split(" / ").next().unwrap_or(reason);
+    match line.char_indices().nth(110) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
 /// A VMM that runs guests here.
 #[derive(Debug, Clone)]
 pub struct Proven {
@@ -52,9 +61,17 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.outcome {
             Outcome::Proven { version, millis } => {
-                write!(f, "{}/{}: proven ({version}, a guest booted in {:.1} s)", self.vmm, self.accel, *millis as f64 / 1000.0)
+                write!(
+                    f,
+                    "{}/{}: proven ({version}, a guest booted in {:.1} s)",
+                    self.vmm,
+                    self.accel,
+                    *millis as f64 / 1000.0
+                )
             }
-            Outcome::Refused { reason } => write!(f, "{}/{}: no ({reason})", self.vmm, self.accel),
+            Outcome::Refused { reason } => {
+                write!(f, "{}/{}: no ({})", self.vmm, self.accel, first_words(reason))
+            }
         }
     }
 }
@@ -87,7 +104,9 @@ impl Service {
         });
         let vmm = best.ok_or_else(|| none_works(&verdicts))?;
         let qemu = QemuBinary::find().await;
-        let qemu = qemu.map_err(|error| Error::new(Kind::Unavailable, "", error.to_string()).hint("mvm bootstrap"))?;
+        let qemu = qemu.map_err(|error| {
+            Error::new(Kind::Unavailable, "", error.to_string()).hint("mvm bootstrap")
+        })?;
         Ok(Proven { vmm, qemu })
     }
 
@@ -134,7 +153,8 @@ impl Service {
     }
 
     async fn probe(&self, files: &BootFiles, vmm: VmmKind, accel: Accel) -> Outcome {
-        let taken: Vec<_> = self.records.all_instances().records.iter().map(|record| record.uid).collect();
+        let taken: Vec<_> =
+            self.records.all_instances().records.iter().map(|record| record.uid).collect();
         // Not a uid an instance may get while we probe: count from the far end of the range.
         let uid = free_uid(&taken).max(FIRST_VMM_UID) + 1_000_000;
         let trampoline = Trampoline { program: self.exe.clone(), args: vec![CONFINE.into()] };
@@ -153,7 +173,10 @@ impl Service {
     }
 
     fn keep_verdicts(&self, verdicts: &[Verdict]) {
-        let kept = Kept { boot_id: mvm_vmm::process::boot_id().unwrap_or_default(), verdicts: verdicts.to_vec() };
+        let kept = Kept {
+            boot_id: mvm_vmm::process::boot_id().unwrap_or_default(),
+            verdicts: verdicts.to_vec(),
+        };
         let json = serde_json::to_vec(&kept).unwrap_or_default();
         let _ = mvm_host::file::write_durably(&self.dirs.run.join("verdicts.json"), &json);
     }
@@ -192,6 +215,10 @@ struct Kept {
 
 fn none_works(verdicts: &[Verdict]) -> Error {
     let reasons: Vec<_> = verdicts.iter().map(ToString::to_string).collect();
-    Error::new(Kind::Unavailable, "", format!("no VMM runs guests on this host: {}", reasons.join("; ")))
-        .hint("'mvm doctor' says what to do about each")
+    Error::new(
+        Kind::Unavailable,
+        "",
+        format!("no VMM runs guests on this host: {}", reasons.join("; ")),
+    )
+    .hint("'mvm doctor' says what to do about each")
 }

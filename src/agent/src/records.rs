@@ -100,7 +100,8 @@ impl Records {
 
     /// A pool's instances, by offset.
     pub fn instances(&self, pool: &PoolPath) -> Found<InstanceRecord> {
-        let mut found: Found<InstanceRecord> = scan(&self.dirs.pool(pool).join("instances"), "instance.json");
+        let mut found: Found<InstanceRecord> =
+            scan(&self.dirs.pool(pool).join("instances"), "instance.json");
         found.records.sort_by_key(|record| record.offset);
         found
     }
@@ -109,7 +110,9 @@ impl Records {
     pub fn tenant_instances(&self, tenant: &TenantName) -> Found<InstanceRecord> {
         let mut all = Found::default();
         for pool in subdirectories(&self.dirs.tenant(tenant).join("pools")) {
-            let Some(pool) = pool.file_name().and_then(|name| name.to_str()?.parse().ok()) else { continue };
+            let Some(pool) = pool.file_name().and_then(|name| name.to_str()?.parse().ok()) else {
+                continue;
+            };
             let found = self.instances(&PoolPath { tenant: tenant.clone(), pool });
             all.records.extend(found.records);
             all.problems.extend(found.problems);
@@ -121,7 +124,10 @@ impl Records {
     pub fn all_instances(&self) -> Found<InstanceRecord> {
         let mut all = Found::default();
         for tenant in subdirectories(&self.dirs.tenants()) {
-            let Some(tenant) = tenant.file_name().and_then(|name| name.to_str()?.parse().ok()) else { continue };
+            let Some(tenant) = tenant.file_name().and_then(|name| name.to_str()?.parse().ok())
+            else {
+                continue;
+            };
             let found = self.tenant_instances(&tenant);
             all.records.extend(found.records);
             all.problems.extend(found.problems);
@@ -170,8 +176,10 @@ impl Records {
 
 fn subdirectories(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut dirs: Vec<_> =
-        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect();
+    let mut dirs: Vec<_> = entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect();
     dirs.sort();
     dirs
 }
@@ -227,7 +235,9 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<T, Undecodab
 fn save(object: impl std::fmt::Display, path: &Path, record: &impl Serialize) -> Result<()> {
     let write = || {
         path.parent().map_or(Ok(()), file::create_dir)?;
-        let json = serde_json::to_vec_pretty(record).map_err(std::io::Error::from).doing("encode", path)?;
+        let json = serde_json::to_vec_pretty(record)
+            .map_err(std::io::Error::from)
+            .doing("encode", path)?;
         file::write_durably(path, &json)
     };
     write().about(object, "write its record")

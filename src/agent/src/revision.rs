@@ -49,7 +49,10 @@ impl Service {
         let json = serde_json::to_vec(&now).unwrap_or_default();
         let kept = self.verified_file(pool, digest);
         // What cannot be remembered is hashed again next time.
-        let _ = kept.parent().map_or(Ok(()), file::create_dir).and_then(|()| file::write_durably(&kept, &json));
+        let _ = kept
+            .parent()
+            .map_or(Ok(()), file::create_dir)
+            .and_then(|()| file::write_durably(&kept, &json));
         Ok(revision)
     }
 
@@ -59,7 +62,12 @@ impl Service {
     }
 
     fn verified_file(&self, pool: &PoolPath, digest: &Digest) -> PathBuf {
-        self.dirs.run.join("verified").join(format!("{}.{}.{}", pool.tenant, pool.pool, digest.short()))
+        self.dirs.run.join("verified").join(format!(
+            "{}.{}.{}",
+            pool.tenant,
+            pool.pool,
+            digest.short()
+        ))
     }
 }
 

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mvm_host::facts;
+use mvm_host::file;
 use mvm_host::lock::{self, Lock};
 use mvm_host::net::Net;
-use mvm_host::file;
 use mvm_model::record::{InstanceRecord, Millis, PoolRecord, TenantRecord};
 use mvm_model::{InstancePath, PoolPath, TenantName};
 
@@ -51,7 +51,8 @@ impl Service {
     /// # Errors
     /// When it was never stored and cannot be.
     pub fn node_id(&self) -> Result<String> {
-        facts::node_id(&self.dirs.state, || format!("{:016x}", random::<u64>())).about("", "keep this host's id")
+        facts::node_id(&self.dirs.state, || format!("{:016x}", random::<u64>()))
+            .about("", "keep this host's id")
     }
 
     /// The kernel's network, as far as it is ours.
@@ -110,8 +111,10 @@ impl Service {
             }
         };
         found.ok_or_else(|| {
-            Error::new(Kind::NotFound, path, format!("there is no instance {path}"))
-                .hint(format!("'mvm instance list --tenant {}' shows those there are", path.pool.tenant))
+            Error::new(Kind::NotFound, path, format!("there is no instance {path}")).hint(format!(
+                "'mvm instance list --tenant {}' shows those there are",
+                path.pool.tenant
+            ))
         })
     }
 

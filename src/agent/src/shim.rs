@@ -81,7 +81,9 @@ async fn run(order: Order) -> ExitCode {
 async fn supervise(order: Order, supervised: Supervised) -> ExitCode {
     let run_dir = &order.launch.spec.run_dir;
     let relay = match listen(run_dir).await {
-        Ok((guest, listener)) => tokio::spawn(async move { drop(relay::serve(guest, listener).await) }),
+        Ok((guest, listener)) => {
+            tokio::spawn(async move { drop(relay::serve(guest, listener).await) })
+        }
         Err(error) => {
             // Without a way to the guest the instance is of no use: the driver ends the VM.
             return refuse("relay", &error.to_string());
@@ -105,7 +107,9 @@ async fn listen(run_dir: &std::path::Path) -> io::Result<(tokio::net::UnixStream
 /// Writes down what became of the instance, unless somebody is changing it.
 async fn note(order: &Order) {
     let Ok(path) = order.instance.parse() else { return };
-    if let Ok(service) = Service::open(order.dirs.clone(), "/proc/self/exe".into(), "the VM's supervisor".into()) {
+    if let Ok(service) =
+        Service::open(order.dirs.clone(), "/proc/self/exe".into(), "the VM's supervisor".into())
+    {
         service.note_exit(&path).await;
     }
 }

@@ -9,6 +9,9 @@ use mvm_model::{NetId, Subnet, TenantName};
 use crate::error::{About, Error, Kind, Result};
 use crate::service::{Service, now};
 
+/// The tenant that is part of mvm: `mvm dev` lives in it.
+const BUILTIN: &str = "dev";
+
 /// What a new tenant should be.
 #[derive(Debug, Clone)]
 pub struct NewTenant {
@@ -36,7 +39,11 @@ impl NewTenant {
 
 /// The kernel's view of a tenant.
 pub fn net_of(record: &TenantRecord) -> TenantNet {
-    TenantNet { tenant: record.tenant_id.clone(), network: record.network, egress: record.egress.clone() }
+    TenantNet {
+        tenant: record.tenant_id.clone(),
+        network: record.network,
+        egress: record.egress.clone(),
+    }
 }
 
 impl Service {
@@ -45,11 +52,19 @@ impl Service {
     /// # Errors
     /// [`Kind::Conflict`] when the name, net id or subnet is taken, naming the holder.
     pub async fn create_tenant(&self, new: NewTenant) -> Result<TenantRecord> {
+        if new.name.as_str() == BUILTIN && !new.builtin {
+            return Err(Error::new(Kind::Conflict, BUILTIN, "the tenant dev is part of mvm")
+                .hint("mvm dev"));
+        }
         let net = self.net().await?;
         let lock = self.lock_state().await?;
         if self.records.tenant(&new.name)?.is_some() {
-            return Err(Error::new(Kind::Conflict, &new.name, format!("tenant {} exists already", new.name))
-                .hint(format!("'mvm tenant info {}' shows it", new.name)));
+            return Err(Error::new(
+                Kind::Conflict,
+                &new.name,
+                format!("tenant {} exists already", new.name),
+            )
+            .hint(format!("'mvm tenant info {}' shows it", new.name)));
         }
         let network = self.choose_network(&net, &new).await?;
         let record = TenantRecord {
@@ -65,7 +80,9 @@ impl Service {
         };
         self.records.put_tenant(&record)?;
         drop(lock);
-        if let Err(error) = net.ensure_tenant(&net_of(&record)).await.about(&record.tenant_id, "set up its network") {
+        if let Err(error) =
+            net.ensure_tenant(&net_of(&record)).await.about(&record.tenant_id, "set up its network")
+        {
             // Nothing refers to the tenant yet: taking it back loses nothing.
             let _ = net.remove_tenant(&network).await;
             let _ = self.forget_tenant(&record.tenant_id);
@@ -74,7 +91,11 @@ impl Service {
         Ok(record)
     }
 
-    async fn choose_network(&self, net: &mvm_host::net::Net, new: &NewTenant) -> Result<TenantNetwork> {
+    async fn choose_network(
+        &self,
+        net: &mvm_host::net::Net,
+        new: &NewTenant,
+    ) -> Result<TenantNetwork> {
         let tenants = self.records.tenants().records;
         match new.net_id {
             Some(id) => {
@@ -106,14 +127,23 @@ impl Service {
                 Err(error) => refused = Some(error),
             }
             // A subnet somebody asked for stays taken whatever the net id: say so at once.
-            if new.subnet.is_some() && refused.as_ref().is_some_and(|error| error.message.contains("subnet")) {
+            if new.subnet.is_some()
+                && refused.as_ref().is_some_and(|error| error.message.contains("subnet"))
+            {
                 break;
             }
         }
-        Err(refused.unwrap_or_else(|| Error::new(Kind::Conflict, &new.name, "every net id is taken")))
+        Err(refused
+            .unwrap_or_else(|| Error::new(Kind::Conflict, &new.name, "every net id is taken")))
     }
 
-    fn refuse_taken(&self, tenants: &[TenantRecord], name: &TenantName, id: NetId, subnet: Subnet) -> Result<()> {
+    fn refuse_taken(
+        &self,
+        tenants: &[TenantRecord],
+        name: &TenantName,
+        id: NetId,
+        subnet: Subnet,
+    ) -> Result<()> {
         let conflict = |text: String| {
             Err(Error::new(Kind::Conflict, name, text)
                 .hint("leave --net-id and --subnet away and mvm picks a free network"))
@@ -124,7 +154,10 @@ impl Service {
                 return conflict(format!("net id {id} belongs to tenant {whose}"));
             }
             if their.ipv4_subnet.overlaps(subnet.net()) {
-                return conflict(format!("subnet {subnet} overlaps {} of tenant {whose}", their.ipv4_subnet));
+                return conflict(format!(
+                    "subnet {subnet} overlaps {} of tenant {whose}",
+                    their.ipv4_subnet
+                ));
             }
         }
         Ok(())
@@ -137,10 +170,18 @@ impl Service {
         id: NetId,
         subnet: Subnet,
     ) -> Result<()> {
-        match net.find_conflict(id, subnet).await.about(name, "look for other users of its network")? {
+        match net
+            .find_conflict(id, subnet)
+            .await
+            .about(name, "look for other users of its network")?
+        {
             None => Ok(()),
-            Some(holder) => Err(Error::new(Kind::Conflict, name, format!("net id {id}, subnet {subnet}: {holder}"))
-                .hint("choose another with --net-id and --subnet, or leave both away")),
+            Some(holder) => Err(Error::new(
+                Kind::Conflict,
+                name,
+                format!("net id {id}, subnet {subnet}: {holder}"),
+            )
+            .hint("choose another with --net-id and --subnet, or leave both away")),
         }
     }
 
@@ -177,8 +218,12 @@ impl Service {
     pub(crate) fn living_tenant(&self, name: &TenantName) -> Result<TenantRecord> {
         let record = self.tenant(name)?;
         if record.destroying {
-            return Err(Error::new(Kind::WrongState, name, format!("tenant {name} is being destroyed"))
-                .hint(format!("'mvm tenant destroy {name} --force' finishes that")));
+            return Err(Error::new(
+                Kind::WrongState,
+                name,
+                format!("tenant {name} is being destroyed"),
+            )
+            .hint(format!("'mvm tenant destroy {name} --force' finishes that")));
         }
         Ok(record)
     }

@@ -35,7 +35,9 @@ impl Service {
             })
             .collect();
         let launcher = dns::Launcher { program: self.exe.clone(), args: vec![RESOLVER.into()] };
-        dns::ensure(&self.dirs.run, &launcher, &zones).await.about("", "keep the tenants' resolver up to date")
+        dns::ensure(&self.dirs.run, &launcher, &zones)
+            .await
+            .about("", "keep the tenants' resolver up to date")
     }
 
     /// Stops serving a tenant's names; the resolver ends with the last. Nobody can ask it any
@@ -50,7 +52,10 @@ impl Service {
         std::path::Path::new("/sys/class/net").join(net_id.bridge()).exists()
     }
 
-    fn names(&self, tenant: &mvm_model::record::TenantRecord) -> BTreeMap<String, std::net::Ipv4Addr> {
+    fn names(
+        &self,
+        tenant: &mvm_model::record::TenantRecord,
+    ) -> BTreeMap<String, std::net::Ipv4Addr> {
         let mut names = BTreeMap::new();
         for record in self.records.tenant_instances(&tenant.tenant_id).records {
             let Ok(address) = record.address(tenant.network.ipv4_subnet) else { continue };
@@ -67,7 +72,8 @@ impl Service {
     /// # Errors
     /// When the tmpfs or the image cannot be made.
     pub fn ensure_secrets(&self, record: &InstanceRecord) -> Result<()> {
-        let store = Secrets::open(&self.dirs.run).about(record.path(), "make room for its secrets")?;
+        let store =
+            Secrets::open(&self.dirs.run).about(record.path(), "make room for its secrets")?;
         match store.image(record.instance_id).exists() {
             true => Ok(()),
             false => self.write_secrets_with(record, &[]),
@@ -78,7 +84,11 @@ impl Service {
     ///
     /// # Errors
     /// When the tmpfs or the image cannot be made.
-    pub fn write_secrets_with(&self, record: &InstanceRecord, values: &[(&str, &[u8])]) -> Result<()> {
+    pub fn write_secrets_with(
+        &self,
+        record: &InstanceRecord,
+        values: &[(&str, &[u8])],
+    ) -> Result<()> {
         let path = record.path();
         let store = Secrets::open(&self.dirs.run).about(&path, "make room for its secrets")?;
         store.write(record.instance_id, values).about(&path, "make its secrets drive")
@@ -91,7 +101,9 @@ impl Service {
     pub fn forget_vm(&self, record: &InstanceRecord) -> Result<()> {
         let forget = || {
             file::remove_dir(&self.dirs.vm(record.instance_id))?;
-            file::remove_file(&self.dirs.run.join("secrets").join(format!("{}.img", record.instance_id)))?;
+            file::remove_file(
+                &self.dirs.run.join("secrets").join(format!("{}.img", record.instance_id)),
+            )?;
             secrets::close_if_empty(&self.dirs.run)
         };
         forget().about(record.path(), "remove what its VM left")

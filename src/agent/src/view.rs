@@ -143,7 +143,8 @@ impl Service {
         for instance in self.records.instances(&record.path()).records {
             *actual.entry(self.observe(&instance).state.status()).or_default() += 1;
         }
-        let manifest = record.current.as_ref().and_then(|digest| self.images().ok()?.get(digest).ok());
+        let manifest =
+            record.current.as_ref().and_then(|digest| self.images().ok()?.get(digest).ok());
         PoolView {
             builder: manifest.map(|revision| revision.manifest.builder),
             actual,

@@ -4,13 +4,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{bootstrap, bench, demo, dev, doctor, instance, net, pool, status, stop, tenant};
+use crate::command::{
+    bench, bootstrap, demo, dev, doctor, instance, net, pool, status, stop, tenant,
+};
 
 /// Turns Linux hosts into a multi-tenant fleet of microVMs.
 #[derive(Debug, Parser)]
 #[command(name = "mvm", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Start here: mvm demo\n\nExit codes: 0 ok, 1 failed, 2 usage, 3 not found, \
-    4 refused (policy, owner, quota, state), 5 unavailable or timeout")]
+#[command(
+    after_help = "Start here: mvm demo\n\nExit codes: 0 ok, 1 failed, 2 usage, 3 not found, \
+    4 refused (policy, owner, quota, state), 5 unavailable or timeout"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

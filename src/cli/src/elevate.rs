@@ -29,17 +29,30 @@ pub fn ensure_root(needs: &str) -> Result<()> {
         return Ok(());
     }
     let Some(sudo) = find_sudo() else {
-        return Err(Error::new(Kind::Refused, "", format!("{needs} needs root, and there is no sudo here"))
-            .hint("run the same command as root"));
+        return Err(Error::new(
+            Kind::Refused,
+            "",
+            format!("{needs} needs root, and there is no sudo here"),
+        )
+        .hint("run the same command as root"));
     };
     eprintln!("mvm: {needs} needs root; continuing with sudo");
-    let exe = std::env::current_exe()
-        .map_err(|error| Error::new(Kind::Failed, "", "cannot find the mvm binary").because(error))?;
+    let exe = std::env::current_exe().map_err(|error| {
+        Error::new(Kind::Failed, "", "cannot find the mvm binary").because(error)
+    })?;
     let names = std::env::vars_os().map(|(name, _)| name);
     let built = GUEST.get().map(|guest| ("MVM_GUEST", guest));
     let names = names.chain(built.iter().map(|(name, _)| name.into()));
-    let error = Command::new(sudo).envs(built).args(preserved(names)).arg("--").arg(exe).args(std::env::args_os().skip(1)).exec();
-    Err(Error::new(Kind::Refused, "", "cannot run sudo").because(error).hint("run the same command as root"))
+    let error = Command::new(sudo)
+        .envs(built)
+        .args(preserved(names))
+        .arg("--")
+        .arg(exe)
+        .args(std::env::args_os().skip(1))
+        .exec();
+    Err(Error::new(Kind::Refused, "", "cannot run sudo")
+        .because(error)
+        .hint("run the same command as root"))
 }
 
 /// Builds the guest agent while we are still the person who called, if it has to be built.
@@ -82,7 +95,10 @@ mod tests {
     #[test]
     fn only_our_variables_are_kept_and_only_by_name() {
         let names = ["PATH", "MVM_STATE_DIR", "MVM_TOKEN", "HOME"].map(OsString::from);
-        assert_eq!(preserved(names.into_iter()), Some("--preserve-env=MVM_STATE_DIR,MVM_TOKEN".into()));
+        assert_eq!(
+            preserved(names.into_iter()),
+            Some("--preserve-env=MVM_STATE_DIR,MVM_TOKEN".into())
+        );
         assert_eq!(preserved(["PATH".into()].into_iter()), None);
     }
 }

@@ -20,7 +20,8 @@ pub fn report(form: Form, error: &Error) -> ExitCode {
             })
         ),
         Form::People => {
-            let object = if error.object.is_empty() { String::new() } else { format!("{}: ", error.object) };
+            let object =
+                if error.object.is_empty() { String::new() } else { format!("{}: ", error.object) };
             eprintln!("error: {object}{}", error.chain());
             if let Some(hint) = &error.hint {
                 eprintln!("hint: {hint}");

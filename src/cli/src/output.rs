@@ -50,7 +50,10 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>, nothing: &str) -> Result<(
 /// When stdout is gone.
 pub fn pairs(pairs: &[(&str, String)]) -> Result<()> {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
-    let lines: Vec<_> = pairs.iter().map(|(name, value)| format!("{:width$} {value}", format!("{name}:"))).collect();
+    let lines: Vec<_> = pairs
+        .iter()
+        .map(|(name, value)| format!("{:width$} {value}", format!("{name}:")))
+        .collect();
     line(&lines.join("\n"))
 }
 

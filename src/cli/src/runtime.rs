@@ -42,8 +42,9 @@ impl Context {
     /// # Errors
     /// When mvm's directories cannot be used.
     pub fn open(command: &str, form: Form) -> Result<Self> {
-        let exe = std::env::current_exe()
-            .map_err(|error| Error::new(Kind::Failed, "", "cannot find the mvm binary").because(error))?;
+        let exe = std::env::current_exe().map_err(|error| {
+            Error::new(Kind::Failed, "", "cannot find the mvm binary").because(error)
+        })?;
         let dirs = Dirs::from_env(|name| std::env::var_os(name));
         let service = Service::open(dirs, exe, format!("mvm {command}"))?;
         Ok(Self { service, cancel: Arc::new(AtomicBool::new(false)), form })
@@ -58,10 +59,13 @@ pub fn run<F>(form: Form, cancel: Arc<AtomicBool>, command: F) -> ExitCode
 where
     F: Future<Output = Result<ExitCode>>,
 {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return report(form, &Error::new(Kind::Failed, "", "cannot start").because(error)),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                return report(form, &Error::new(Kind::Failed, "", "cannot start").because(error));
+            }
+        };
     let outcome = runtime.block_on(async {
         tokio::spawn(watch_interrupt(cancel));
         command.await

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Kind 0 never exists: [`FLUSH`] zero bytes therefore end any half-received frame and make
-//! the next header invalid, which is how a host takes over a stream of unknown state.
+//! the next header invalid. That is how a host takes over a stream of unknown state, and how a
+//! guest says that a session is no more.
 
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 8;

@@ -213,6 +213,14 @@ impl Mux {
         self.events.pop_front()
     }
 
+    /// Guest: tells a host that may believe in an older session that there is none. Zeros are no
+    /// frame, so it notices at once; a host that is opening a session does not mind.
+    pub fn disown(&mut self) {
+        if matches!(self.side, Side::Guest { .. }) {
+            self.output.resize(self.output.len() + FLUSH, 0);
+        }
+    }
+
     /// The transport ended. A guest waits for the next session, a host is done.
     pub fn lost(&mut self, why: &str) {
         self.end_session(Violation(why.to_owned()));
@@ -246,6 +254,9 @@ impl Mux {
         self.decoder.scan();
         self.forget_session();
         self.events.clear();
+        if was_open {
+            self.disown();
+        }
         if was_open || matches!(self.side, Side::Host) {
             self.events.push_back(Event::SessionLost(why));
         }

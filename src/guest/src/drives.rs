@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -74,17 +74,28 @@ impl Drive {
 
     /// Mounts it as it is now on the device.
     ///
+    /// A file system that is still in use somewhere (detached, with open files) would be shared
+    /// by a second mount, with what it remembers of the old content; opening the device
+    /// exclusively finds that out.
+    ///
     /// # Errors
     /// For people.
     pub(crate) fn mount(self) -> Result<Mounted, String> {
         let (device, dir) = (self.device(), self.mount_point());
         let failed = |error: io::Error| format!("cannot mount {device} on {dir}: {error}");
-        match File::open(device) {
-            Ok(open) => drop(sys::forget_device(&open)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Mounted::Placeholder),
+        let exclusively = File::options().read(true).custom_flags(libc::O_EXCL).open(device);
+        let kind = match exclusively {
+            Ok(open) => {
+                let _ = sys::forget_device(&open);
+                kind(&open).map_err(failed)?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                return Err(format!("{dir} is not mounted: a process still has its old files open"));
+            }
             Err(error) => return Err(failed(error)),
-        }
-        let Some(kind) = File::open(device).and_then(|file| kind(&file)).map_err(failed)? else {
+        };
+        let Some(kind) = kind else {
             return Ok(Mounted::Placeholder);
         };
         mounts::ensure_dir(dir);

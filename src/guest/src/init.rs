@@ -50,7 +50,9 @@ pub(crate) fn run() -> ! {
 /// all of them inherit it.
 pub(crate) fn block_signals() -> SigSet {
     let mut signals = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGPWR] {
+    // USR1 and USR2 are what busybox's `halt` and `poweroff` send, TERM its `reboot`.
+    let off = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGPWR, Signal::SIGUSR1, Signal::SIGUSR2];
+    for signal in off.into_iter().chain([Signal::SIGCHLD]) {
         signals.add(signal);
     }
     // Cannot fail with valid signals.

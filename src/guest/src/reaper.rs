@@ -16,6 +16,7 @@ use mvm_guest_proto::message::ExecExit;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 /// A child's end, when it comes.
@@ -88,12 +89,12 @@ impl Reaper {
 }
 
 /// Ends every process of a session: asks with `first`, and kills what is left after `grace_ms`.
-pub(crate) fn end_session(sid: i32, first: nix::sys::signal::Signal, grace_ms: u64, exit: &Exit) {
+pub(crate) fn end_session(sid: i32, first: Signal, grace_ms: u64, exit: &Exit) {
     signal_session(sid, first);
     exit.wait(grace_ms);
     // A process may start another while we look; a few rounds catch it.
     for _ in 0..10 {
-        if signal_session(sid, nix::sys::signal::Signal::SIGKILL) == 0 {
+        if signal_session(sid, Signal::SIGKILL) == 0 {
             return;
         }
         exit.wait(20);
@@ -101,8 +102,13 @@ pub(crate) fn end_session(sid: i32, first: nix::sys::signal::Signal, grace_ms: u
 }
 
 /// Sends `signal` to each process whose session is `sid`; returns how many there were.
-fn signal_session(sid: i32, signal: nix::sys::signal::Signal) -> usize {
-    let members = crate::process::all().filter(|process| process.session == sid);
-    members.map(|process| nix::sys::signal::kill(process.pid(), signal)).count()
+fn signal_session(sid: i32, signal: Signal) -> usize {
+    let is_member = |process: &crate::process::Process| process.session == sid;
+    let members: Vec<_> =
+        crate::process::all().filter(|it| is_member(it) && !it.is_zombie).collect();
+    for member in &members {
+        // It may have ended in the meantime.
+        let _ = kill(member.pid(), signal);
+    }
+    members.len()
 }
-

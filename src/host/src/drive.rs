@@ -69,7 +69,10 @@ pub fn ensure_data(path: &Path, mib: u64) -> Result<(), DriveError> {
         // Inode tables are zeroed by the guest when it first uses them: creation stays instant
         // and the file sparse.
         Err(_) => make(path, size, |beside| {
-            mke2fs(beside, &["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-L", "data"])
+            mke2fs(
+                beside,
+                &["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-L", "data"],
+            )
         }),
     }
 }
@@ -105,10 +108,19 @@ fn fill(tree: &Path, files: &[(&str, &[u8])]) -> Result<(), FileError> {
     Ok(())
 }
 
-fn make(path: &Path, size: u64, format: impl FnOnce(&Path) -> Result<(), DriveError>) -> Result<(), DriveError> {
+fn make(
+    path: &Path,
+    size: u64,
+    format: impl FnOnce(&Path) -> Result<(), DriveError>,
+) -> Result<(), DriveError> {
     let beside = file::temporary(path);
     file::remove_file(&beside)?;
-    let image = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).doing("create", &beside)?;
+    let image = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)
+        .doing("create", &beside)?;
     let made = image
         .set_len(size)
         .doing("size", &beside)

@@ -58,7 +58,8 @@ fn cpu_class(cpuinfo: &str) -> String {
 }
 
 fn total_mib(meminfo: &str) -> u64 {
-    let kib = field(meminfo, &["MemTotal"]).and_then(|value| value.split(' ').next()?.parse::<u64>().ok());
+    let kib = field(meminfo, &["MemTotal"])
+        .and_then(|value| value.split(' ').next()?.parse::<u64>().ok());
     kib.unwrap_or(0) / 1024
 }
 
@@ -68,7 +69,9 @@ fn total_mib(meminfo: &str) -> u64 {
 /// When it cannot be kept.
 pub fn node_id(state_dir: &Path, draw: impl FnOnce() -> String) -> Result<String, FileError> {
     let path = state_dir.join("node-id");
-    if let Ok(text) = fs::read_to_string(&path) && !text.trim().is_empty() {
+    if let Ok(text) = fs::read_to_string(&path)
+        && !text.trim().is_empty()
+    {
         return Ok(text.trim().to_owned());
     }
     let id = derived().unwrap_or_else(draw);

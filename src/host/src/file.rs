@@ -22,6 +22,11 @@ pub struct FileError {
 }
 
 impl FileError {
+    /// The failure of `action` on `path`.
+    pub(crate) fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self { action, path: path.to_owned(), source }
+    }
+
     /// Whether the disk (or a quota on it) is full.
     pub fn is_full(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
@@ -49,7 +54,7 @@ pub trait Context<T> {
 
 impl<T> Context<T> for io::Result<T> {
     fn doing(self, action: &'static str, path: &Path) -> Result<T, FileError> {
-        self.map_err(|source| FileError { action, path: path.to_owned(), source })
+        self.map_err(|source| FileError::new(action, path, source))
     }
 }
 

@@ -60,9 +60,11 @@ impl Lock {
             let mut file = open(path)?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(LockError::Held { holder: read(&mut file) }),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(LockError::Held { holder: read(&mut file) });
+                }
                 Err(TryLockError::Error(error)) => {
-                    return Err(Err::<(), _>(error).doing("lock", path).unwrap_err().into());
+                    return Err(FileError::new("lock", path, error).into());
                 }
             }
             // A holder that removed the file while we opened it leaves us a lock on nothing.

@@ -33,7 +33,9 @@ impl Secrets {
         if !is_tmpfs(&dir) {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
             // `noswap` needs kernel 6.4; without it the host's swap is doctor's business.
-            let with = |options: &str| mount(Some("mvm-secrets"), &dir, Some("tmpfs"), flags, Some(options));
+            let with = |options: &str| {
+                mount(Some("mvm-secrets"), &dir, Some("tmpfs"), flags, Some(options))
+            };
             with(&format!("{SIZE},noswap"))
                 .or_else(|_| with(SIZE))
                 .map_err(std::io::Error::from)
@@ -76,7 +78,7 @@ pub fn close_if_empty(run_dir: &Path) -> Result<(), FileError> {
     }
     match umount2(&dir, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(nix::Error::EINVAL) => {}
-        Err(error) => return Err(error).map_err(std::io::Error::from).doing("unmount", &dir),
+        Err(error) => return Err(FileError::new("unmount", &dir, error.into())),
     }
     std::fs::remove_dir(&dir).doing("remove directory", &dir)
 }

@@ -94,8 +94,10 @@ impl Snapshots {
     /// When it is missing or no manifest.
     pub fn manifest(&self, generation: u64) -> Result<Manifest, Unusable> {
         let path = self.path(generation).join("manifest.json");
-        let bytes = fs::read(&path).map_err(|error| Unusable::Incomplete(format!("manifest: {error}")))?;
-        serde_json::from_slice(&bytes).map_err(|error| Unusable::Incomplete(format!("manifest: {error}")))
+        let bytes =
+            fs::read(&path).map_err(|error| Unusable::Incomplete(format!("manifest: {error}")))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Unusable::Incomplete(format!("manifest: {error}")))
     }
 
     /// Proves that the memory file is what was hashed: by its stamp, or by hashing it again when
@@ -110,7 +112,9 @@ impl Snapshots {
         if stamp == manifest.memory {
             return Ok(());
         }
-        if stamp.size != manifest.memory.size || file::digest(&path).map_err(incomplete)? != manifest.memory_digest {
+        if stamp.size != manifest.memory.size
+            || file::digest(&path).map_err(incomplete)? != manifest.memory_digest
+        {
             return Err(Unusable::MemoryChanged);
         }
         Ok(())

@@ -65,6 +65,18 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { state, start_ticks })
 }
 
+/// How long the process's most starved thread was ready to run without getting a CPU since it
+/// began: tells a slow host from a hanging process. Zero where the kernel does not count.
+pub fn waited_for_cpu(process: &ProcessId) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{}/task", process.pid));
+    let of_thread = |thread: fs::DirEntry| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    let longest = threads.into_iter().flatten().flatten().filter_map(of_thread).max();
+    Duration::from_nanos(longest.unwrap_or(0))
+}
+
 /// A handle on one process; signals sent through it can reach no other.
 #[derive(Debug)]
 pub struct Handle(OwnedFd);

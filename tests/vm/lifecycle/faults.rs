@@ -25,15 +25,23 @@ fn boots_instead(world: &World, instance: &str, why: &str, text: &str) {
     let output = world.run(&["instance", "wake", instance]);
     assert!(output.status.success(), "{}", told(&output));
     let reason = world.instance(instance)["reason"].as_str().unwrap_or_default().to_owned();
-    assert!(reason.contains("booted from its drives") && reason.contains(why), "{reason:?} lacks {why:?}");
+    assert!(
+        reason.contains("booted from its drives") && reason.contains(why),
+        "{reason:?} lacks {why:?}"
+    );
     assert_eq!(world.guest(instance, "cat /data/mark"), text, "the data drive lost something");
 }
 
 pub fn a_doubtful_snapshot_is_a_cold_boot(world: &World) -> Outcome {
     let worker = &world.members(WORKERS)[1];
     let snapshots = world.instance_dir(worker).join("snapshots");
-    let memory = || fs::read_dir(&snapshots).expect("snapshots").flatten().next().expect("one").path();
-    for (damage, why) in [("tampered", "changed or truncated"), ("truncated", "changed or truncated"), ("consumed", "used before")] {
+    let memory =
+        || fs::read_dir(&snapshots).expect("snapshots").flatten().next().expect("one").path();
+    for (damage, why) in [
+        ("tampered", "changed or truncated"),
+        ("truncated", "changed or truncated"),
+        ("consumed", "used before"),
+    ] {
         mark(world, worker, damage);
         world.ok(&["instance", "sleep", worker]);
         let dir = memory();
@@ -41,10 +49,15 @@ pub fn a_doubtful_snapshot_is_a_cold_boot(world: &World) -> Outcome {
         match damage {
             "tampered" => {
                 use std::os::unix::fs::FileExt;
-                let memory = fs::OpenOptions::new().write(true).open(&file).expect("the memory file");
+                let memory =
+                    fs::OpenOptions::new().write(true).open(&file).expect("the memory file");
                 memory.write_all_at(b"!", 4096 * 16 + 17).expect("a byte is changed");
             }
-            "truncated" => fs::OpenOptions::new().write(true).open(&file).and_then(|file| file.set_len(100_000)).expect("cut"),
+            "truncated" => fs::OpenOptions::new()
+                .write(true)
+                .open(&file)
+                .and_then(|file| file.set_len(100_000))
+                .expect("cut"),
             _ => fs::write(dir.join("consumed"), b"").expect("a mark"),
         }
         boots_instead(world, worker, why, damage);
@@ -58,13 +71,18 @@ pub fn a_full_disk_calls_the_sleep_off(world: &World) -> Outcome {
     let boot = world.guest(worker, "cat /proc/sys/kernel/random/boot_id");
     fs::create_dir_all(&snapshots).expect("a directory");
     let none: Option<&str> = None;
-    mount(Some("tmpfs"), &snapshots, Some("tmpfs"), MsFlags::empty(), Some("size=4m")).expect("a small disk");
+    mount(Some("tmpfs"), &snapshots, Some("tmpfs"), MsFlags::empty(), Some("size=4m"))
+        .expect("a small disk");
     let error = world.refused(&["instance", "sleep", worker], 1);
     umount2(&snapshots, MntFlags::MNT_DETACH).expect("the small disk goes");
     let _ = none;
     assert!(error.contains("space"), "{error}");
     assert_eq!(world.status(worker), "running");
-    assert_eq!(world.guest(worker, "cat /proc/sys/kernel/random/boot_id"), boot, "it was booted anew");
+    assert_eq!(
+        world.guest(worker, "cat /proc/sys/kernel/random/boot_id"),
+        boot,
+        "it was booted anew"
+    );
     world.ok(&["instance", "sleep", worker]);
     world.ok(&["instance", "wake", worker]);
     assert_eq!(world.guest(worker, "cat /proc/sys/kernel/random/boot_id"), boot);
@@ -75,7 +93,9 @@ pub fn a_killed_vmm_is_noticed_and_started_again(world: &World) -> Outcome {
     let worker = &world.members(WORKERS)[1];
     mark(world, worker, "before-kill");
     signal(world, worker, Signal::SIGKILL);
-    world.eventually("the end is noticed", Duration::from_secs(5), || world.status(worker) == "failed");
+    world.eventually("the end is noticed", Duration::from_secs(5), || {
+        world.status(worker) == "failed"
+    });
     let reason = world.instance(worker)["reason"].as_str().unwrap_or_default().to_owned();
     assert!(reason.contains("SIGKILL") || reason.contains("signal 9"), "{reason}");
     world.ok(&["instance", "start", worker]);
@@ -102,12 +122,17 @@ pub fn a_killed_command_is_settled_by_the_next(world: &World) -> Outcome {
             let after = world.run(&["instance", opposite, worker]);
             let status = world.status(worker);
             assert!(
-                after.status.success() || ["running", "failed", "sleeping"].contains(&status.as_str()),
+                after.status.success()
+                    || ["running", "failed", "sleeping"].contains(&status.as_str()),
                 "{verb} killed after {delay} ms left {status}\n{}",
                 told(&after)
             );
             world.ok(&["instance", "start", worker]);
-            assert_eq!(world.guest(worker, "cat /data/mark"), "settled", "{verb} killed after {delay} ms lost data");
+            assert_eq!(
+                world.guest(worker, "cat /data/mark"),
+                "settled",
+                "{verb} killed after {delay} ms lost data"
+            );
         }
     }
     Outcome::Passed
@@ -119,7 +144,9 @@ pub fn a_silent_guest_is_an_error_not_a_hang(world: &World) -> Outcome {
     let error = world.refused(&["instance", "exec", worker, "--", "true"], 5);
     signal(world, worker, Signal::SIGCONT);
     assert!(error.contains("does not answer") || error.contains("did not answer"), "{error}");
-    world.eventually("it answers again", Duration::from_secs(20), || world.guest_can(worker, "true"));
+    world.eventually("it answers again", Duration::from_secs(20), || {
+        world.guest_can(worker, "true")
+    });
     Outcome::Passed
 }
 

@@ -12,8 +12,12 @@ pub fn exec_passes_code_streams_and_user(world: &World) -> Outcome {
     let exec = |script: &str| world.run(&["instance", "exec", worker, "--", "sh", "-c", script]);
     assert_eq!(exec("exit 7").status.code(), Some(7));
     let output = exec("echo out; echo err >&2");
-    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
-    let output = world.run_with_input(&["instance", "exec", worker, "--", "tr", "a-z", "A-Z"], b"shout\n");
+    assert_eq!(
+        (output.stdout.as_slice(), output.stderr.as_slice()),
+        (&b"out\n"[..], &b"err\n"[..])
+    );
+    let output =
+        world.run_with_input(&["instance", "exec", worker, "--", "tr", "a-z", "A-Z"], b"shout\n");
     assert_eq!(output.stdout, b"SHOUT\n");
     let output = world.run(&["instance", "exec", "--user", "1000:1000", worker, "--", "id", "-u"]);
     assert_eq!(output.stdout, b"1000\n");
@@ -62,11 +66,14 @@ pub fn fifty_megabytes_travel_both_ways(world: &World) -> Outcome {
 
 pub fn a_workload_that_ends_is_started_again(world: &World) -> Outcome {
     let gateway = &world.members(GATEWAYS)[0];
-    let answers = || world.guest_can(gateway, "wget -q -O- http://127.0.0.1:8080/ | grep -qi gateway");
+    let answers =
+        || world.guest_can(gateway, "wget -q -O- http://127.0.0.1:8080/ | grep -qi gateway");
     world.eventually("the gateway answers", Duration::from_secs(20), answers);
-    let before = world.guest(gateway, "pidof httpd");
-    world.guest(gateway, "kill -9 $(pidof httpd)");
+    let server = "ps | grep '[h]ttpd -f' | awk '{print $1}'";
+    let before = world.guest(gateway, server);
+    assert!(!before.is_empty());
+    world.guest(gateway, &format!("kill -9 {before}"));
     world.eventually("it answers again", Duration::from_secs(20), answers);
-    assert_ne!(world.guest(gateway, "pidof httpd"), before);
+    assert_ne!(world.guest(gateway, server), before);
     Outcome::Passed
 }

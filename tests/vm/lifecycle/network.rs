@@ -19,7 +19,7 @@ pub fn neighbours_reach_each_other(world: &World) -> Outcome {
     let gateway = &world.members(GATEWAYS)[0];
     assert!(pings(world, &workers[0], &ip(world, &workers[1])));
     assert!(pings(world, &workers[1], &ip(world, gateway)));
-    let page = format!("wget -q -T 5 -O- http://{}:8080/", ip(world, gateway));
+    let page = format!("timeout 5 wget -q -O- http://{}:8080/", ip(world, gateway));
     assert!(world.guest_can(&workers[0], &page), "the gateway's port is out of reach");
     Outcome::Passed
 }
@@ -31,9 +31,15 @@ pub fn tenants_and_host_are_out_of_reach(world: &World) -> Outcome {
     assert!(!pings(world, worker, "10.240.11.1"), "a guest reaches the host");
     // A port the host listens on, tried from a guest: refused by the rules, not by its absence.
     let listener = std::net::TcpListener::bind("10.240.11.1:9999").expect("a port on the bridge");
-    assert!(!world.guest_can(worker, "echo | nc -w 2 10.240.11.1 9999"), "a guest reaches a host's port");
+    assert!(
+        !world.guest_can(worker, "echo | nc -w 2 10.240.11.1 9999"),
+        "a guest reaches a host's port"
+    );
     drop(listener);
-    assert!(!world.guest_can(worker, "ip -6 addr show dev eth0 | grep -q inet6"), "the guest has IPv6");
+    assert!(
+        !world.guest_can(worker, "ip -6 addr show dev eth0 | grep -q inet6"),
+        "the guest has IPv6"
+    );
     assert!(!pings(world, worker, "169.254.169.254"), "the metadata address answers");
     Outcome::Passed
 }
@@ -45,14 +51,18 @@ struct Beyond {
 
 impl Beyond {
     fn new(world: &World) -> Self {
-        let holder = Command::new("unshare").args(["-n", "sleep", "300"]).stdin(Stdio::null()).spawn();
+        let holder =
+            Command::new("unshare").args(["-n", "sleep", "300"]).stdin(Stdio::null()).spawn();
         let holder = holder.expect("unshare starts");
         let pid = holder.id().to_string();
         let mine = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
         world.eventually("the namespace exists", Duration::from_secs(5), || {
             std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns != mine)
         });
-        world.tool("ip", &["link", "add", "uplink0", "type", "veth", "peer", "name", "far0", "netns", &pid]);
+        world.tool(
+            "ip",
+            &["link", "add", "uplink0", "type", "veth", "peer", "name", "far0", "netns", &pid],
+        );
         for address in ["192.168.77.1/24", "203.0.113.1/24"] {
             world.tool("ip", &["addr", "add", address, "dev", "uplink0"]);
         }
@@ -97,7 +107,8 @@ pub fn names_and_egress_are_the_tenants_own(world: &World) -> Outcome {
 
 pub fn net_verify_sees_what_was_changed(world: &World) -> Outcome {
     world.ok(&["net", "verify"]);
-    let tap = world.instance(&world.members(WORKERS)[0])["tap_dev"].as_str().expect("a tap").to_owned();
+    let tap =
+        world.instance(&world.members(WORKERS)[0])["tap_dev"].as_str().expect("a tap").to_owned();
     world.tool("ip", &["link", "set", &tap, "nomaster"]);
     let report = world.run(&["net", "verify"]);
     assert_eq!(report.status.code(), Some(1));

@@ -13,16 +13,22 @@ pub fn boot_two_tenants(world: &World) -> Outcome {
     world.ok(&["bootstrap", "--yes"]);
     world.ok(&["tenant", "create", "aa", "--net-id", "11", "--subnet", "10.240.11.0/24"]);
     world.ok(&["tenant", "create", "bb"]);
-    for (pool, role, data, count) in
-        [(GATEWAYS, "gateway", "0", "1"), (WORKERS, "worker", "64", "2"), (STRANGERS, "worker", "0", "1")]
-    {
+    for (pool, role, data, count) in [
+        (GATEWAYS, "gateway", "0", "1"),
+        (WORKERS, "worker", "64", "2"),
+        (STRANGERS, "worker", "0", "1"),
+    ] {
         world.ok(&["pool", "create", pool, "--role", role, "--mem", "128", "--data-disk", data]);
         world.ok(&["pool", "build", pool]);
         world.ok(&["pool", "scale", pool, "--running", count]);
     }
-    let everyone: Vec<_> = [GATEWAYS, WORKERS, STRANGERS].iter().flat_map(|pool| world.members(pool)).collect();
+    let everyone: Vec<_> =
+        [GATEWAYS, WORKERS, STRANGERS].iter().flat_map(|pool| world.members(pool)).collect();
     assert_eq!(everyone.len(), 4);
-    assert!(everyone.iter().all(|instance| world.status(instance) == "created"), "scale started something");
+    assert!(
+        everyone.iter().all(|instance| world.status(instance) == "created"),
+        "scale started something"
+    );
     std::thread::scope(|scope| {
         for half in everyone.chunks(2) {
             scope.spawn(move || {
@@ -69,9 +75,11 @@ pub fn bad_input_is_refused_by_name(world: &World) -> Outcome {
         assert!(error.contains(said), "mvm {} said: {error}", args.join(" "));
     }
     // Somebody else's interface and address are not touched.
-    world.tool("ip", &["link", "add", "br-tenant-77", "type", "dummy"]);
+    world.tool("ip", &["link", "add", "br-tenant-77", "type", "bridge"]);
     world.tool("ip", &["addr", "add", "10.240.78.9/24", "dev", "br-tenant-77"]);
-    assert!(world.refused(&["tenant", "create", "cc", "--net-id", "77"], 4).contains("br-tenant-77"));
+    assert!(
+        world.refused(&["tenant", "create", "cc", "--net-id", "77"], 4).contains("br-tenant-77")
+    );
     assert!(world.refused(&["tenant", "create", "cc", "--net-id", "78"], 4).contains("10.240.78"));
     assert!(world.tool("ip", &["-o", "addr"]).contains("10.240.78.9"));
     world.tool("ip", &["link", "del", "br-tenant-77"]);

@@ -14,10 +14,17 @@ fn host_seconds() -> f64 {
 /// The guest's clock minus the host's, seconds, at worst.
 fn clock_error(world: &World, instance: &str) -> f64 {
     let before = host_seconds();
-    let there: f64 = world.guest(instance, "cat /proc/uptime >/dev/null; date +%s").parse().expect("seconds");
+    let there: f64 =
+        world.guest(instance, "cat /proc/uptime >/dev/null; date +%s").parse().expect("seconds");
     let after = host_seconds();
     // `date` cuts the fraction off: the guest is somewhere in [there, there + 1).
-    if there + 1.0 < before { there + 1.0 - before } else if there > after { there - after } else { 0.0 }
+    if there + 1.0 < before {
+        there + 1.0 - before
+    } else if there > after {
+        there - after
+    } else {
+        0.0
+    }
 }
 
 pub fn a_warm_instance_goes_on_where_it_was(world: &World) -> Outcome {
@@ -58,7 +65,10 @@ pub fn three_generations_keep_everything(world: &World) -> Outcome {
         let error = clock_error(world, worker);
         assert!(error.abs() <= 1.0, "the clock is {error} s off");
         let count: u64 = world.guest(worker, "cat /dev/shm/counter").parse().expect("a number");
-        assert!(world.guest_can(worker, &format!("until [ $(cat /dev/shm/counter) -gt {count} ]; do usleep 20000; done")));
+        assert!(world.guest_can(
+            worker,
+            &format!("until [ $(cat /dev/shm/counter) -gt {count} ]; do usleep 20000; done")
+        ));
     }
     Outcome::Passed
 }
@@ -71,14 +81,16 @@ fn service(world: &World) -> mvm_agent::Service {
         config: world.path("etc"),
         cache: world.path("state").join("unused"),
     };
-    mvm_agent::Service::open(dirs, env!("CARGO_BIN_EXE_mvm").into(), "test".into()).expect("a service")
+    mvm_agent::Service::open(dirs, env!("CARGO_BIN_EXE_mvm").into(), "test".into())
+        .expect("a service")
 }
 
 pub fn secrets_changed_in_sleep_are_there_after_it(world: &World) -> Outcome {
     let worker = &world.members(WORKERS)[0];
     let service = service(world);
     let record = service.instance(&worker.parse().expect("a path")).expect("a record");
-    let put = |value: &[u8]| service.write_secrets_with(&record, &[("token", value)]).expect("an image");
+    let put =
+        |value: &[u8]| service.write_secrets_with(&record, &[("token", value)]).expect("an image");
     world.ok(&["instance", "sleep", worker]);
     put(b"first-secret");
     world.ok(&["instance", "wake", worker]);
@@ -87,7 +99,10 @@ pub fn secrets_changed_in_sleep_are_there_after_it(world: &World) -> Outcome {
     put(b"second-secret");
     world.ok(&["instance", "wake", worker]);
     assert_eq!(world.guest(worker, "cat /run/secrets/token"), "second-secret");
-    assert!(!world.guest_can(worker, "grep -q first-secret /dev/vdc"), "the old image is still there");
+    assert!(
+        !world.guest_can(worker, "grep -q first-secret /dev/vdc"),
+        "the old image is still there"
+    );
     assert!(!world.guest_can(worker, "touch /run/secrets/mine"), "secrets are writable");
     Outcome::Passed
 }
@@ -104,7 +119,12 @@ pub fn one_snapshot_twice_gives_other_randomness(world: &World) -> Outcome {
     let instance = &world.members(STRANGERS)[0];
     let dir = world.instance_dir(instance);
     world.ok(&["instance", "sleep", instance]);
-    let generation = fs::read_dir(dir.join("snapshots")).expect("snapshots").flatten().next().expect("one").path();
+    let generation = fs::read_dir(dir.join("snapshots"))
+        .expect("snapshots")
+        .flatten()
+        .next()
+        .expect("one")
+        .path();
     let (kept, record) = (world.path("kept-snapshot"), world.path("kept-record"));
     copy_tree(&generation, &kept);
     fs::copy(dir.join("instance.json"), &record).expect("a copy");

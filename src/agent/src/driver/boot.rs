@@ -70,7 +70,8 @@ impl Driver<'_> {
         }
         // The guest's clock stood still; a guest that cannot be told is running all the same.
         if let Err(error) = machine.wake_guest().await {
-            self.record.note = Some(format!("the guest was not told that it was paused: {}", error.chain()));
+            self.record.note =
+                Some(format!("the guest was not told that it was paused: {}", error.chain()));
         }
         self.phase("guest");
         self.finish(State::Running { vm })

@@ -74,7 +74,12 @@ impl Service {
     /// # Errors
     /// When it makes no sense in its state, a quota is used up, somebody else is at it, or a
     /// step fails; the record then says what is true.
-    pub async fn change(&self, path: &InstancePath, verb: Verb, cancel: &AtomicBool) -> Result<Outcome> {
+    pub async fn change(
+        &self,
+        path: &InstancePath,
+        verb: Verb,
+        cancel: &AtomicBool,
+    ) -> Result<Outcome> {
         let mut driver = Driver::open(self, path, cancel, PATIENCE).await?;
         driver.settle().await?;
         driver.apply(verb).await
@@ -111,7 +116,9 @@ impl<'a> Driver<'a> {
     ) -> Result<Self> {
         let id = service.instance(path)?.instance_id;
         let dir = service.dirs.instance(&path.pool, id);
-        let lock = Lock::take(&lock::path_in(&dir), &service.who, patience).await.about(path, "change the instance")?;
+        let lock = Lock::take(&lock::path_in(&dir), &service.who, patience)
+            .await
+            .about(path, "change the instance")?;
         // Read again: only now nobody else writes it.
         let record = service.records.instance(&path.pool, id)?.ok_or_else(|| {
             Error::new(Kind::NotFound, path, format!("instance {path} was destroyed meanwhile"))
@@ -120,9 +127,11 @@ impl<'a> Driver<'a> {
     }
 
     async fn apply(mut self, verb: Verb) -> Result<Outcome> {
-        let decision = decide(&self.record.state, verb, self.record.next_generation).map_err(|refusal| {
-            Error::new(Kind::WrongState, self.record.path(), refusal.to_string()).hint(refusal.hint)
-        })?;
+        let decision =
+            decide(&self.record.state, verb, self.record.next_generation).map_err(|refusal| {
+                Error::new(Kind::WrongState, self.record.path(), refusal.to_string())
+                    .hint(refusal.hint)
+            })?;
         let already = match decision {
             Decision::Already(already) => Some(already),
             Decision::Go(transition) => {
@@ -164,7 +173,9 @@ impl<'a> Driver<'a> {
         let quotas = self.service.tenant(tenant).map(|record| record.quotas).unwrap_or_default();
         let usage = self.service.usage(tenant);
         match transition {
-            Transition::Starting | Transition::Waking { .. } => usage.admit_running(&quotas, self.record.resources),
+            Transition::Starting | Transition::Waking { .. } => {
+                usage.admit_running(&quotas, self.record.resources)
+            }
             Transition::Warming => usage.admit_warm(&quotas),
             _ => Ok(()),
         }

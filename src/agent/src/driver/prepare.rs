@@ -9,8 +9,8 @@ use mvm_model::record::TenantRecord;
 use mvm_model::{Digest, network};
 
 use super::Driver;
-use crate::error::{About, Error, Kind, Result};
 use crate::blueprint::Blueprint;
+use crate::error::{About, Error, Kind, Result};
 use crate::network::port_of;
 use crate::tenant::net_of;
 
@@ -35,7 +35,8 @@ impl Driver<'_> {
         let files = revision.files(Arch::HOST).about(self.record.path(), "use the pool's image")?;
         let proven = self.service.proven(&files).await?;
         self.phase("proof");
-        let blueprint = Blueprint::draw(self.service, &self.record, &files, &revision.manifest, proven)?;
+        let blueprint =
+            Blueprint::draw(self.service, &self.record, &files, &revision.manifest, proven)?;
         Ok(Prepared { blueprint })
     }
 
@@ -73,10 +74,15 @@ impl Driver<'_> {
         let path = self.record.path();
         let dir = self.service.instance_dir(&self.record);
         let bytes = self.guest_config(tenant, workload)?.to_bytes();
-        drive::write_small(&dir.join("config.img"), &[(config::FILE, &bytes)]).about(&path, "make its config drive")
+        drive::write_small(&dir.join("config.img"), &[(config::FILE, &bytes)])
+            .about(&path, "make its config drive")
     }
 
-    fn guest_config(&self, tenant: &TenantRecord, workload: Option<&Workload>) -> Result<GuestConfig> {
+    fn guest_config(
+        &self,
+        tenant: &TenantRecord,
+        workload: Option<&Workload>,
+    ) -> Result<GuestConfig> {
         let record = &self.record;
         let subnet = tenant.network.ipv4_subnet;
         let address = record

@@ -62,17 +62,24 @@ impl Driver<'_> {
         }
         let path = self.record.path();
         self.destroy().await?;
-        Err(Error::new(Kind::NotFound, &path, format!("{path} was being destroyed; that is finished now")))
+        Err(Error::new(
+            Kind::NotFound,
+            &path,
+            format!("{path} was being destroyed; that is finished now"),
+        ))
     }
 
     fn reality(&self, transition: &Transition, snapshots: &Snapshots, vm_alive: bool) -> Reality {
         let generation = match transition {
-            Transition::Sleeping { generation } | Transition::Waking { generation } => Some(*generation),
+            Transition::Sleeping { generation } | Transition::Waking { generation } => {
+                Some(*generation)
+            }
             _ => None,
         };
         Reality {
             vm_alive,
-            snapshot_complete: generation.is_some_and(|generation| snapshots.is_complete(generation)),
+            snapshot_complete: generation
+                .is_some_and(|generation| snapshots.is_complete(generation)),
             consumed: generation.is_some_and(|generation| snapshots.is_consumed(generation)),
         }
     }
@@ -94,7 +101,8 @@ impl Driver<'_> {
     }
 
     async fn settle_asleep(&mut self, machine: &Machine, transition: &Transition) -> Result<()> {
-        let (Transition::Sleeping { generation } | Transition::Waking { generation }) = *transition else {
+        let (Transition::Sleeping { generation } | Transition::Waking { generation }) = *transition
+        else {
             return self.take_back();
         };
         machine.kill().await?;

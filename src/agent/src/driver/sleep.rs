@@ -109,7 +109,11 @@ impl Driver<'_> {
         }
         self.record.note = Some(match resumed {
             Ok(()) => format!("the last sleep was called off: {}", error.chain()),
-            Err(more) => format!("the last sleep failed ({}) and the guest does not answer: {}", error.chain(), more.chain()),
+            Err(more) => format!(
+                "the last sleep failed ({}) and the guest does not answer: {}",
+                error.chain(),
+                more.chain()
+            ),
         });
         match self.take_back() {
             Ok(()) => error,
@@ -125,7 +129,11 @@ impl Driver<'_> {
         if free >= needed {
             return Ok(());
         }
-        let text = format!("a snapshot may need {} MiB, the disk has {} MiB free", needed >> 20, free >> 20);
+        let text = format!(
+            "a snapshot may need {} MiB, the disk has {} MiB free",
+            needed >> 20,
+            free >> 20
+        );
         Err(Error::new(Kind::DiskFull, self.record.path(), text)
             .hint("the instance goes on running; free some space and try again"))
     }

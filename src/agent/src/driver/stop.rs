@@ -26,7 +26,8 @@ impl Driver<'_> {
             let _ = machine.resume().await;
         }
         if self.record.state.vm().is_some() && machine.power_off(GRACE).await.is_err() {
-            self.record.note = Some("the guest did not turn itself off in time; its VM was ended".into());
+            self.record.note =
+                Some("the guest did not turn itself off in time; its VM was ended".into());
         }
         machine.kill().await?;
         self.phase("off");

@@ -47,10 +47,16 @@ impl Driver<'_> {
         self.cold_boot_instead(&snapshots, &doubt).await
     }
 
-    fn usable(&self, snapshots: &Snapshots, prepared: &Prepared, generation: u64) -> Result<Manifest, Unusable> {
+    fn usable(
+        &self,
+        snapshots: &Snapshots,
+        prepared: &Prepared,
+        generation: u64,
+    ) -> Result<Manifest, Unusable> {
         let manifest = snapshots.manifest(generation)?;
         let data = self.service.instance_dir(&self.record).join("data.img");
-        let drive = (self.record.resources.data_disk_mib > 0).then(|| file::stamp(&data).ok()).flatten();
+        let drive =
+            (self.record.resources.data_disk_mib > 0).then(|| file::stamp(&data).ok()).flatten();
         manifest.check(&Present {
             instance: self.record.instance_id,
             platform: &blueprint::platform(prepared.blueprint.vmm()),
@@ -81,10 +87,17 @@ impl Driver<'_> {
                 Attempt::Spent(error) => return Ok(Err(error)),
             }
         }
-        Ok(Err(last.unwrap_or_else(|| Error::new(crate::error::Kind::Failed, self.record.path(), "no attempt"))))
+        Ok(Err(last.unwrap_or_else(|| {
+            Error::new(crate::error::Kind::Failed, self.record.path(), "no attempt")
+        })))
     }
 
-    async fn attempt(&mut self, snapshots: &Snapshots, prepared: &Prepared, generation: u64) -> Attempt {
+    async fn attempt(
+        &mut self,
+        snapshots: &Snapshots,
+        prepared: &Prepared,
+        generation: u64,
+    ) -> Attempt {
         let machine = self.machine();
         let vm = match self.load(snapshots, prepared, generation).await {
             Ok(vm) => vm,
@@ -93,7 +106,9 @@ impl Driver<'_> {
                 return Attempt::Again(error);
             }
         };
-        if let Err(error) = snapshots.consume(generation).about(self.record.path(), "mark its snapshot as used") {
+        if let Err(error) =
+            snapshots.consume(generation).about(self.record.path(), "mark its snapshot as used")
+        {
             // Whether the mark is on disk is unknown: the snapshot may not be tried again.
             self.end_vm().await;
             return Attempt::Spent(error);
@@ -116,7 +131,12 @@ impl Driver<'_> {
     }
 
     /// A VM that holds the snapshot's memory and executes nothing yet.
-    async fn load(&mut self, snapshots: &Snapshots, prepared: &Prepared, generation: u64) -> Result<VmRef> {
+    async fn load(
+        &mut self,
+        snapshots: &Snapshots,
+        prepared: &Prepared,
+        generation: u64,
+    ) -> Result<VmRef> {
         let machine = self.machine();
         let vm = machine.launch(&prepared.blueprint, StartMode::Restore).await?;
         self.phase("spawn");
@@ -135,9 +155,12 @@ impl Driver<'_> {
     }
 
     async fn cold_boot_instead(&mut self, snapshots: &Snapshots, doubt: &str) -> Result<()> {
-        let note = format!("booted from its drives instead of its snapshot: {doubt}; the data drive was kept");
+        let note = format!(
+            "booted from its drives instead of its snapshot: {doubt}; the data drive was kept"
+        );
         // From here on an interruption must not find a sleeping instance again.
-        self.record.state = State::Failed { reason: doubt.to_owned(), kept: "the data drive".into() };
+        self.record.state =
+            State::Failed { reason: doubt.to_owned(), kept: "the data drive".into() };
         self.record.transition = Some(Transition::Starting);
         self.service.records.put_instance(&self.record)?;
         snapshots.remove_except(None).about(self.record.path(), "remove the useless snapshot")?;

@@ -117,18 +117,20 @@ impl GuestClient {
         let doing = asking.doing.clone();
         self.session.open(&call.to_bytes()).map_err(|error| match error {
             OpenError::NoSession => asking.lost(self.ended()),
-            OpenError::TooManyStreams => {
-                GuestError::from_failure(&doing, &Failure::new(
+            OpenError::TooManyStreams => GuestError::from_failure(
+                &doing,
+                &Failure::new(
                     mvm_guest_proto::message::ErrorKind::Busy,
                     "too many requests at once on one connection",
-                ))
-            }
-            OpenError::TooLarge => {
-                GuestError::from_failure(&doing, &Failure::new(
+                ),
+            ),
+            OpenError::TooLarge => GuestError::from_failure(
+                &doing,
+                &Failure::new(
                     mvm_guest_proto::message::ErrorKind::Invalid,
                     "the request is too large",
-                ))
-            }
+                ),
+            ),
         })
     }
 

@@ -151,7 +151,9 @@ impl GuestClient {
 /// A guest's name for an entry, which a caller may use as a file name: never a path.
 fn is_a_name(entry: &Entry) -> bool {
     let name = &entry.name;
-    !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '\0']) && name.len() <= MAX_PATH
+    !matches!(name.as_str(), "" | "." | "..")
+        && !name.contains(['/', '\0'])
+        && name.len() <= MAX_PATH
 }
 
 fn call(id: &str, request: Request) -> Call {

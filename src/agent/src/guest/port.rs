@@ -18,11 +18,7 @@ impl GuestClient {
     ///
     /// # Errors
     /// [`GuestError::Refused`] when nothing listens there.
-    pub async fn open_port(
-        &self,
-        port: u16,
-        limit: Duration,
-    ) -> Result<DuplexStream, GuestError> {
+    pub async fn open_port(&self, port: u16, limit: Duration) -> Result<DuplexStream, GuestError> {
         let asking = Asking::new(format!("connecting to port {port}"), limit);
         let request = Request::OpenPort(OpenPort { port });
         let stream = self.open(&asking, &Call { id: String::new(), request })?;

@@ -56,9 +56,11 @@ impl GuestClient {
     /// [`GuestError::NotFound`] when program or user do not exist, [`GuestError::Refused`] when
     /// it may not be run.
     pub async fn exec(&self, exec: Exec, limit: Duration) -> Result<Process, GuestError> {
-        let program: String = exec.argv.first().map_or("", String::as_str).chars().take(80).collect();
+        let program: String =
+            exec.argv.first().map_or("", String::as_str).chars().take(80).collect();
         let asking = Asking::new(format!("running {}", clean(&program)), limit);
-        let stream = self.open(&asking, &Call { id: String::new(), request: Request::Exec(exec) })?;
+        let stream =
+            self.open(&asking, &Call { id: String::new(), request: Request::Exec(exec) })?;
         let started = |message| match message {
             Message::Started { pid } => Some(pid),
             _ => None,

@@ -214,4 +214,3 @@ async fn client_to_guest(client: &Stream, guest: &Stream) {
         }
     }
 }
-

@@ -65,12 +65,10 @@ impl Stream {
     pub(super) async fn send(&self, channel: u8, mut bytes: &[u8]) -> Result<(), Gone> {
         while !bytes.is_empty() {
             let sent = self
-                .until(|| {
-                    match self.shared.with_mux(|mux| mux.send(self.key, channel, bytes)) {
-                        0 if self.is_live() => None,
-                        0 => Some(Err(Gone)),
-                        n => Some(Ok(n)),
-                    }
+                .until(|| match self.shared.with_mux(|mux| mux.send(self.key, channel, bytes)) {
+                    0 if self.is_live() => None,
+                    0 => Some(Err(Gone)),
+                    n => Some(Ok(n)),
                 })
                 .await?;
             bytes = &bytes[sent..];

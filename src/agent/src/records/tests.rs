@@ -1,6 +1,6 @@
+use mvm_model::NetId;
 use mvm_model::record::{Egress, ManagedBy, TenantNetwork};
 use mvm_model::resources::Quotas;
-use mvm_model::NetId;
 
 use super::*;
 

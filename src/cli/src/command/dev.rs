@@ -50,7 +50,11 @@ async fn dev(context: Context, args: Args) -> Result<ExitCode> {
         return remove(&context, &path).await;
     }
     ensure_running(&context, &path, args.yes).await?;
-    if args.command.is_empty() { shell::open(&context, &path).await } else { exec::execute(&context, &path, args.command).await }
+    if args.command.is_empty() {
+        shell::open(&context, &path).await
+    } else {
+        exec::execute(&context, &path, args.command).await
+    }
 }
 
 async fn remove(context: &Context, path: &InstancePath) -> Result<ExitCode> {
@@ -78,7 +82,11 @@ async fn ensure_running(context: &Context, path: &InstancePath, yes: bool) -> Re
 async fn create(context: &Context, path: &InstancePath) -> Result<()> {
     let service = &context.service;
     let PoolPath { tenant, .. } = &path.pool;
-    exists_already(service.create_tenant(NewTenant { builtin: true, ..NewTenant::named(tenant.clone()) }).await)?;
+    exists_already(
+        service
+            .create_tenant(NewTenant { builtin: true, ..NewTenant::named(tenant.clone()) })
+            .await,
+    )?;
     let image = ImageSource::Embedded { profile: Profile::Minimal };
     let new = NewPool { path: path.pool.clone(), image, role: Role::Worker, resources: RESOURCES };
     exists_already(service.create_pool(new).await)?;
@@ -94,7 +102,9 @@ async fn create(context: &Context, path: &InstancePath) -> Result<()> {
 /// Takes "exists already" as done.
 pub fn exists_already<T>(result: Result<T>) -> Result<()> {
     match result {
-        Err(error) if error.kind == Kind::Conflict && error.message.contains("exists already") => Ok(()),
+        Err(error) if error.kind == Kind::Conflict && error.message.contains("exists already") => {
+            Ok(())
+        }
         other => other.map(drop),
     }
 }

@@ -34,7 +34,9 @@ async fn doctor(context: Context) -> Result<ExitCode> {
             output::line(&format!("      vmm           {verdict}"))?;
         }
         if verdicts.is_empty() {
-            output::line("      vmm           nothing proven since this boot: 'mvm bootstrap' does it")?;
+            output::line(
+                "      vmm           nothing proven since this boot: 'mvm bootstrap' does it",
+            )?;
         }
     }
     let bad = checks.iter().any(|check| check.health == Health::Bad);

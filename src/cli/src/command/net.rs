@@ -42,7 +42,10 @@ async fn verify(context: Context) -> Result<ExitCode> {
                 output::line(&format!("  hint: {}", finding.remedy))?;
             }
             let verdict = if clean { "clean" } else { "not clean" };
-            output::line(&format!("{verdict}: {} tenant bridges and {} ports checked", report.tenants, report.ports))?;
+            output::line(&format!(
+                "{verdict}: {} tenant bridges and {} ports checked",
+                report.tenants, report.ports
+            ))?;
         }
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })

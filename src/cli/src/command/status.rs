@@ -34,15 +34,25 @@ async fn status(context: Context) -> Result<ExitCode> {
 
 fn print(overview: &Overview) -> Result<()> {
     let facts = &overview.facts;
-    let counts: Vec<_> = overview.instances.iter().map(|(status, count)| format!("{count} {status}")).collect();
+    let counts: Vec<_> =
+        overview.instances.iter().map(|(status, count)| format!("{count} {status}")).collect();
     let mut pairs = vec![
-        ("Host", format!("{}, Linux {}, {} CPUs, {} MiB", facts.arch, facts.kernel, facts.cpus, facts.mem_mib)),
+        (
+            "Host",
+            format!(
+                "{}, Linux {}, {} CPUs, {} MiB",
+                facts.arch, facts.kernel, facts.cpus, facts.mem_mib
+            ),
+        ),
         ("Node", overview.node_id.clone()),
         ("Firecracker", overview.firecracker.clone()),
         ("QEMU", overview.qemu.clone()),
     ];
     if overview.vmms.is_empty() {
-        pairs.push(("Accelerator", "nothing proven since this boot; 'mvm bootstrap' proves it".into()));
+        pairs.push((
+            "Accelerator",
+            "nothing proven since this boot; 'mvm bootstrap' proves it".into(),
+        ));
     }
     for verdict in &overview.vmms {
         pairs.push(("Accelerator", verdict.to_string()));

@@ -3,9 +3,14 @@
 //! Edge-triggered `epoll`: a virtio-serial port without a host is readable (end of file) and
 //! hung up all the time, so only *changes* may wake us. Reading goes on until the transport
 //! has nothing more, and pauses while too much output waits.
+//!
+//! A virtio-serial port learns that a host came or left later than it gets that host's bytes.
+//! An end of file there is therefore believed only when it lasts, and never ends a handshake:
+//! the host whose bytes were just read is there.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -40,6 +45,7 @@ pub(crate) fn serve(
     epoll.add(&session.output, EpollEvent::new(EpollFlags::EPOLLIN, OUTPUT))?;
     let mut buffer = vec![0; 32 * 1024];
     let mut readable = true;
+    let mut absence = Absence::default();
     let outcome = loop {
         if let Err(error) = send(&session, transport) {
             break Err(error);
@@ -50,18 +56,28 @@ pub(crate) fn serve(
             match nix::unistd::read(transport, &mut buffer) {
                 Ok(0) if disconnect == Disconnect::Final => break Ok(()),
                 Ok(0) => {
-                    lock(&session.mux).lost("the host left");
+                    readable = false;
+                    if absence.is_certain(&session) {
+                        lock(&session.mux).lost("the host left");
+                    }
+                }
+                Ok(n) => {
+                    absence = Absence::default();
+                    session.with_mux(|mux| mux.feed(&buffer[..n]));
+                }
+                Err(Errno::EAGAIN) => {
+                    absence = Absence::default();
                     readable = false;
                 }
-                Ok(n) => session.with_mux(|mux| mux.feed(&buffer[..n])),
-                Err(Errno::EAGAIN) => readable = false,
                 Err(Errno::EINTR) => {}
                 Err(error) => break Err(error),
             }
             continue;
         }
         let mut events = [EpollEvent::empty(); 2];
-        match epoll.wait(&mut events, EpollTimeout::NONE) {
+        match epoll.wait(&mut events, absence.timeout()) {
+            // Time to look again whether the host is really away.
+            Ok(0) => readable = true,
             Ok(n) => readable |= events[..n].iter().any(|event| event.data() == TRANSPORT),
             Err(Errno::EINTR) => {}
             Err(error) => break Err(error),
@@ -86,6 +102,39 @@ fn send(session: &Session, transport: &impl AsFd) -> nix::Result<()> {
             Err(Errno::EAGAIN) => return Ok(()),
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// How long a port has looked as if its host were away, while a session is open.
+#[derive(Debug, Default)]
+struct Absence {
+    since: Option<Instant>,
+}
+
+/// Absence that lasts this long is real.
+const CERTAIN: Duration = Duration::from_millis(50);
+
+impl Absence {
+    /// The port says that nobody is there; true when a session ends with that.
+    fn is_certain(&mut self, session: &Session) -> bool {
+        if !lock(&session.mux).is_open() {
+            self.since = None;
+            return false;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let is_certain = since.elapsed() >= CERTAIN;
+        if is_certain {
+            self.since = None;
+        }
+        is_certain
+    }
+
+    /// When to look again.
+    fn timeout(&self) -> EpollTimeout {
+        match self.since {
+            None => EpollTimeout::NONE,
+            Some(_) => EpollTimeout::from(50_u8),
         }
     }
 }

@@ -56,6 +56,7 @@ struct Conversation<'a> {
     stream: &'a Stream,
     pid: i32,
     exit: Arc<Exit>,
+    seen_exit: bool,
     terminal: Option<spawn::Pipe>,
     input: Input,
     outputs: Vec<Output>,
@@ -94,6 +95,7 @@ impl<'a> Conversation<'a> {
             stream,
             pid: running.pid,
             exit: running.exit,
+            seen_exit: false,
             terminal: running.terminal,
             input: Input { to: Some(running.input), pending: Vec::new(), written: 0 },
             outputs: outputs
@@ -188,6 +190,7 @@ impl<'a> Conversation<'a> {
     /// How the program ended, once all of its output was sent.
     fn finished(&mut self) -> Option<ExecExit> {
         let exit = self.exit.status()?;
+        self.seen_exit = true;
         if self.outputs.iter().any(|output| !output.pending.is_empty()) {
             return None;
         }
@@ -198,7 +201,8 @@ impl<'a> Conversation<'a> {
 
     fn wait(&self) {
         let mut fds = vec![PollFd::new(self.stream.fd(), PollFlags::POLLIN)];
-        if self.exit.status().is_none() {
+        // Asked of what we know, not of what is: it may have ended since we looked.
+        if !self.seen_exit {
             fds.push(PollFd::new(self.exit.fd(), PollFlags::POLLIN));
         }
         for output in self.outputs.iter().filter(|output| output.pending.is_empty()) {

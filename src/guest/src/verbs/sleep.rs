@@ -173,7 +173,7 @@ fn set_clock(nanoseconds: i64) -> nix::Result<()> {
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
     let digits = text.as_bytes().chunks(2);

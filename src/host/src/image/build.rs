@@ -4,7 +4,7 @@
 //! resolve packages ─► key known? ──yes──► that revision (milliseconds, no network)
 //!        │ no
 //!        ▼
-//! lock ─► fetch ─► kernel, vmlinux ─► initrd ─► root ─► seal ─► install (rename) ─► remember key
+//! lock ─► fetch ─► kernel, vmlinux, initrd (boot.rs) ─► root ─► install (rename) ─► remember key
 //! ```
 //!
 //! Everything up to `install` happens in a temporary directory; dropping it is the whole cleanup.
@@ -13,18 +13,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mvm_model::image::{ArchFiles, Manifest, Profile, Role};
+use mvm_model::image::{ArchFiles, FileEntry, Manifest, Profile, Role};
 
+use super::boot::Boot;
 use super::error::{ImageError, io};
 use super::guest::GuestBinary;
-use super::initrd::initrd;
 use super::inputs::Inputs;
-use super::kernel::kernel_files;
 use super::mkfs::Mkfs;
-use super::modules::{ModuleTree, WANTED};
 use super::profile::package_sets;
 use super::rootfs::{Content, stage};
-use super::store::{INITRD, KERNEL, Lock, ROOTFS, Revision, Store, VMLINUX};
+use super::store::{Lock, ROOTFS, Revision, Store};
 use super::workload::workload;
 use crate::packages::{Arch, Control, Fetcher, Os, PackageSet, Resolved, unpack};
 
@@ -74,6 +72,7 @@ pub fn build(
     Ok(revision)
 }
 
+/// Each set with its packages and their files, in the same order.
 type Packages = Vec<(PackageSet, Resolved, Vec<PathBuf>)>;
 
 fn fetch(
@@ -89,12 +88,12 @@ fn fetch(
 }
 
 /// One build under way.
-struct Work<'a> {
-    store: &'a Store,
+pub(super) struct Work<'a> {
+    pub(super) store: &'a Store,
+    pub(super) request: &'a Request,
+    pub(super) control: Control<'a>,
+    pub(super) inputs: &'a Inputs,
     lock: &'a Lock,
-    request: &'a Request,
-    control: Control<'a>,
-    inputs: &'a Inputs,
 }
 
 impl Work<'_> {
@@ -102,24 +101,16 @@ impl Work<'_> {
         let shop = self.store.workshop()?;
         let out = shop.path().join("revision");
         fs::create_dir(&out).map_err(io("create", &out))?;
-        let unpacked = self.unpack_all(shop.path(), packages)?;
-        let kernel = unpacked.get(PackageSet::Kernel.as_str()).cloned().unwrap_or_default();
-        let tree = merged_modules(&kernel)?;
-        self.step("extracting the kernel")?;
-        self.kernel(&kernel, &tree, &out)?;
-        self.step("writing the initrd")?;
-        let bytes = initrd(&self.request.guest.bytes, &tree.order(&WANTED)?);
-        write(&out.join(INITRD), &bytes)?;
-        self.step("making the root file system")?;
-        let mkfs = Mkfs::choose(mkfs, &tree)?;
-        self.root(shop.path(), &unpacked, mkfs, &out)?;
+        let mut unpacked = Unpacked::new(shop.path(), packages);
+        let boot = self.boot(mkfs, &mut unpacked, &out)?;
+        let rootfs = self.root(shop.path(), &mut unpacked, boot.mkfs, &out)?;
         self.step("sealing the image")?;
-        let manifest = self.manifest(mkfs, &tree, &out)?;
+        let manifest = self.manifest(boot, rootfs);
         self.store.install(self.lock, &out, &manifest, self.control)
     }
 
     /// Says what comes next, unless the caller wants to stop.
-    fn step(&self, what: &str) -> Result<(), ImageError> {
+    pub(super) fn step(&self, what: &str) -> Result<(), ImageError> {
         if self.control.cancelled() {
             return Err(ImageError::Cancelled { what: what.into() });
         }
@@ -127,108 +118,84 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Unpacks every package into a directory of its own, by set.
-    fn unpack_all(
-        &self,
-        shop: &Path,
-        packages: &Packages,
-    ) -> Result<BTreeMap<&'static str, Vec<PathBuf>>, ImageError> {
-        let mut all = BTreeMap::new();
-        for (set, resolved, files) in packages {
-            let mut dirs = Vec::new();
-            for (package, file) in resolved.packages.iter().zip(files) {
-                let dir = shop.join(format!("unpacked-{}-{}", set.as_str(), package.name));
-                unpack(file, &dir, self.control)?;
-                dirs.push(dir);
-            }
-            all.insert(set.as_str(), dirs);
-        }
-        Ok(all)
-    }
-
-    /// Writes `kernel` and `vmlinux`, or links those of a revision made from the same kernel.
-    fn kernel(&self, from: &[PathBuf], tree: &ModuleTree, out: &Path) -> Result<(), ImageError> {
-        if self.reuse_kernel(out)? {
-            return Ok(());
-        }
-        let name = format!("boot/vmlinuz-{}", tree.release);
-        let no = || ImageError::Content { what: format!("the kernel package has no {name}") };
-        let path = from.iter().map(|dir| dir.join(&name)).find(|path| path.is_file());
-        let path = path.ok_or_else(no)?;
-        let bytes = fs::read(&path).map_err(io("read", &path))?;
-        let files = kernel_files(bytes, self.request.arch)
-            .map_err(|source| ImageError::Kernel { file: PathBuf::from(&name), source })?;
-        write(&out.join(KERNEL), &files.kernel)?;
-        write(&out.join(VMLINUX), &files.vmlinux)
-    }
-
-    /// Roles and profiles share a kernel: the files are one on disk.
-    fn reuse_kernel(&self, out: &Path) -> Result<bool, ImageError> {
-        let part = self.inputs.kernel_part();
-        let made_from_it = |revision: &Revision| {
-            let inputs = &revision.manifest.inputs;
-            revision.arch(self.request.arch).is_ok()
-                && part.iter().all(|(key, value)| inputs.get(key) == Some(value))
-        };
-        for revision in self.store.list()?.iter().filter(|revision| made_from_it(revision)) {
-            if self.store.share(revision, self.request.arch, out)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     fn root(
         &self,
         shop: &Path,
-        unpacked: &BTreeMap<&'static str, Vec<PathBuf>>,
+        unpacked: &mut Unpacked<'_>,
         mkfs: &Mkfs,
         out: &Path,
-    ) -> Result<(), ImageError> {
-        let of = |set: PackageSet| unpacked.get(set.as_str()).cloned().unwrap_or_default();
-        let busybox = of(PackageSet::Busybox).pop().unwrap_or_default();
+    ) -> Result<FileEntry, ImageError> {
+        let no = || ImageError::Content { what: "no busybox package was unpacked".into() };
+        let busybox = unpacked.dirs(PackageSet::Busybox, self.control)?;
+        let busybox = busybox.first().cloned().ok_or_else(no)?;
+        self.step("making the root file system")?;
         let content = Content {
             profile: self.request.profile,
             role: &self.request.role,
             guest: &self.request.guest.bytes,
             busybox: &busybox,
-            packages: &of(PackageSet::Node),
+            packages: unpacked.dirs(PackageSet::Node, self.control)?,
         };
         let tree = stage(shop.join("root"), &content, self.control.cancel)?;
-        mkfs.write(&tree, &out.join(ROOTFS), self.control)
+        mkfs.write(&tree, &out.join(ROOTFS), self.control)?;
+        self.store.seal(out, ROOTFS)
     }
 
-    fn manifest(&self, mkfs: &Mkfs, tree: &ModuleTree, out: &Path) -> Result<Manifest, ImageError> {
-        let seal = |name| self.store.seal(out, name);
+    fn manifest(&self, boot: Boot<'_>, rootfs: FileEntry) -> Manifest {
         let files = ArchFiles {
-            kernel: seal(KERNEL)?,
-            vmlinux: seal(VMLINUX)?,
-            kernel_release: tree.release.clone(),
-            initrd: seal(INITRD)?,
-            rootfs: seal(ROOTFS)?,
-            rootfs_type: mkfs.kind().into(),
+            kernel: boot.kernel,
+            vmlinux: boot.vmlinux,
+            kernel_release: boot.release,
+            initrd: boot.initrd,
+            rootfs,
+            rootfs_type: boot.mkfs.kind().into(),
         };
-        Ok(Manifest {
+        Manifest {
             schema_version: 1,
             profile: self.request.profile,
             role: self.request.role.clone(),
             builder: "embedded".into(),
             guest_proto: self.request.guest_proto,
-            inputs: self.inputs.manifest(mkfs),
+            inputs: self.inputs.manifest(boot.mkfs),
             arch: BTreeMap::from([(self.request.arch.to_string(), files)]),
             workload: workload(&self.request.role),
-        })
+        }
     }
 }
 
-/// The modules of a kernel: Debian ships them with the image, Ubuntu in a package beside it.
-fn merged_modules(kernel: &[PathBuf]) -> Result<ModuleTree, ImageError> {
-    let mut found = kernel.iter().map(|dir| ModuleTree::open(dir));
-    let no = || ImageError::Content { what: "no kernel package was unpacked".into() };
-    let first = found.next().ok_or_else(no)?;
-    found.fold(first, |best, next| if best.is_ok() { best } else { next })
+/// Packages unpacked when they are first needed, each into a directory of its own.
+pub(super) struct Unpacked<'a> {
+    shop: &'a Path,
+    packages: &'a Packages,
+    done: BTreeMap<&'static str, Vec<PathBuf>>,
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
-    fs::write(path, bytes).map_err(io("write", path))
+impl<'a> Unpacked<'a> {
+    fn new(shop: &'a Path, packages: &'a Packages) -> Self {
+        Self { shop, packages, done: BTreeMap::new() }
+    }
+
+    /// The directories of a set's packages; none when the profile does not have the set.
+    pub(super) fn dirs(
+        &mut self,
+        set: PackageSet,
+        control: Control<'_>,
+    ) -> Result<&[PathBuf], ImageError> {
+        if !self.done.contains_key(set.as_str()) {
+            let dirs = self.unpack(set, control)?;
+            self.done.insert(set.as_str(), dirs);
+        }
+        Ok(self.done.get(set.as_str()).map_or(&[], Vec::as_slice))
+    }
+
+    fn unpack(&self, set: PackageSet, control: Control<'_>) -> Result<Vec<PathBuf>, ImageError> {
+        let ours = self.packages.iter().filter(|(this, _, _)| *this == set);
+        let files = ours.flat_map(|(_, resolved, files)| resolved.packages.iter().zip(files));
+        let one = |(package, file): (&crate::packages::Package, &PathBuf)| {
+            let dir = self.shop.join(format!("unpacked-{}-{}", set.as_str(), package.name));
+            unpack(file, &dir, control)?;
+            Ok(dir)
+        };
+        files.map(one).collect()
+    }
 }

@@ -18,13 +18,14 @@
 //!  (packages::Fetcher)     ├─ modules.rs  which .ko, in which order ─┐
 //!                          │  guest.rs    the mvm-guest binary ──────┼─ initrd.rs (cpio.rs) → initrd
 //!                          └─ rootfs.rs, profile.rs  a file tree ────┴─ mkfs.rs → rootfs
-//!  build.rs runs the steps in a temporary directory of the store; manifest.rs binds the result
+//!  build.rs, boot.rs run the steps in a temporary directory of the store
 //!  store/   revisions/<digest>/ by rename; index/<input key>; lock; gc; links into pools
 //! ```
 //!
 //! Same inputs, same digest: nothing of the clock, the umask, directory order or the host's
 //! installed packages enters an image.
 
+mod boot;
 mod build;
 mod cpio;
 mod elf;

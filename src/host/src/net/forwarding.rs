@@ -67,6 +67,16 @@ impl Net {
         self.give_up(noted).await
     }
 
+    /// Uplinks that tenants need and that do not forward.
+    pub(super) async fn silent_uplinks(&self, tenants: &[TenantNet]) -> Result<Uplinks, NetError> {
+        let mut silent = Uplinks::new();
+        for tenant in tenants.iter().filter(|tenant| needed(&tenant.egress)) {
+            let uplinks = self.uplinks(&tenant.egress).await?;
+            silent.extend(uplinks.into_iter().filter(|name| !forwards(name)));
+        }
+        Ok(silent)
+    }
+
     async fn give_up(&self, noted: Uplinks) -> Result<(), NetError> {
         self.guard(&noted, &Uplinks::new()).await?;
         self.note(&Uplinks::new())

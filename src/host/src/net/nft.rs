@@ -65,7 +65,11 @@ impl Nft {
     ) -> Result<String, NetError> {
         let refused = |stderr: &str| NetError::NftRefused {
             doing: doing.to_owned(),
-            stderr: stderr.trim().chars().take(600).collect(),
+            stderr: match stderr.trim() {
+                // Killed, or without /dev/stdin.
+                "" => "it ended without a word".to_owned(),
+                words => words.chars().take(600).collect(),
+            },
         };
         match tokio::time::timeout(DEADLINE, call).await {
             Err(_) => Err(refused("no answer in time")),

@@ -42,7 +42,6 @@ const MEANINGS: [(&str, Kind); 16] = [
     ("Could not get lock", Kind::Lock),
     ("Unable to acquire the dpkg frontend lock", Kind::Lock),
     ("are you root", Kind::NotRoot),
-    ("Permission denied", Kind::NotRoot),
     ("404  Not Found", Kind::Stale),
     ("404 Not Found", Kind::Stale),
     ("Temporary failure resolving", Kind::Network),
@@ -55,6 +54,8 @@ const MEANINGS: [(&str, Kind); 16] = [
     ("Connection failed", Kind::Network),
     ("Unable to locate package", Kind::NotFound),
     ("has no installation candidate", Kind::NotFound),
+    // Last: apt also says it of its own unprivileged downloader, which is only a warning.
+    ("Permission denied", Kind::NotRoot),
 ];
 
 /// The error behind apt's output, for an apt that failed.

@@ -53,3 +53,13 @@ async fn kill_waits_until_the_process_is_gone() {
     child.wait().unwrap();
     kill(&id, Duration::from_secs(5)).await.unwrap();
 }
+
+#[test]
+fn a_sleeping_process_waits_for_no_cpu_and_a_missing_one_neither() {
+    let mut child = sleeper();
+    let id = identify(child.id()).unwrap();
+    assert!(waited_for_cpu(&id) < Duration::from_secs(5));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(waited_for_cpu(&id), Duration::ZERO);
+}

@@ -131,10 +131,22 @@ impl Qemu {
         loop {
             match progress(&self.query("query-migrate").await?) {
                 Progress::Active | Progress::Idle => {}
-                ended => return Ok(ended),
+                ended => {
+                    self.leave_transfer().await?;
+                    return Ok(ended);
+                }
             }
             self.qmp.event("MIGRATION", POLL).await?;
         }
+    }
+
+    /// QEMU 10 calls a migration over before its run state has left it, and refuses `cont` until
+    /// then.
+    async fn leave_transfer(&mut self) -> Result<(), QmpError> {
+        while matches!(self.run_state().await?, RunState::Saving | RunState::Waiting) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
     }
 
     /// Ends a half-written snapshot, whoever began it; none at all is fine.
@@ -150,12 +162,11 @@ impl Qemu {
             self.query("migrate_cancel").await?;
             self.settled().await?;
         }
-        // QEMU 10 calls a migration cancelled before its run state has left it, and refuses
-        // `cont` until then.
-        while self.run_state().await? == RunState::Saving {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        // Somebody else's may have ended just now.
+        match self.run_state().await? {
+            RunState::Saving => self.leave_transfer().await,
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) async fn load(

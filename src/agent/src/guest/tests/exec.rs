@@ -18,11 +18,8 @@ async fn output_and_exit_code_come_back() {
     let client = Agent::start().await;
     let (agent, client) = (&client, client.client().await);
     let captured = run(&client, "echo out; echo err >&2; exit 7", b"").await;
-    let expected = Captured {
-        stdout: b"out\n".to_vec(),
-        stderr: b"err\n".to_vec(),
-        exit: ExecExit::Code(7),
-    };
+    let expected =
+        Captured { stdout: b"out\n".to_vec(), stderr: b"err\n".to_vec(), exit: ExecExit::Code(7) };
     assert_eq!(captured, expected);
     assert_eq!(run(&client, "kill -9 $$", b"").await.exit, ExecExit::Signal(9));
     assert_eq!(run(&client, "kill -9 $$", b"").await.exit.shell_code(), 137);
@@ -140,7 +137,8 @@ async fn control_c_ends_what_runs_on_a_terminal() {
 async fn signals_reach_the_program() {
     let agent = Agent::start().await;
     let client = agent.client().await;
-    let process = client.exec(shell("trap 'exit 9' TERM; echo on; while :; do sleep 0.02; done"), LIMIT);
+    let process =
+        client.exec(shell("trap 'exit 9' TERM; echo on; while :; do sleep 0.02; done"), LIMIT);
     let process = process.await.unwrap();
     read_until(&process, "on").await;
     process.input().signal(15).await;
@@ -164,7 +162,8 @@ async fn a_program_nobody_waits_for_is_ended_with_its_children() {
 async fn a_program_that_ignores_term_is_killed() {
     let agent = Agent::start().await;
     let client = agent.client().await;
-    let process = client.exec(shell("trap '' TERM HUP; echo on; while :; do sleep 0.1; done"), LIMIT);
+    let process =
+        client.exec(shell("trap '' TERM HUP; echo on; while :; do sleep 0.1; done"), LIMIT);
     let process = process.await.unwrap();
     read_until(&process, "on").await;
     let pid = process.pid();

@@ -175,7 +175,10 @@ async fn only_regular_files_are_touched() {
         assert!(matches!(get(&client, path).await, Err(GuestError::Refused { .. })), "{path}");
     }
     for path in ["/fifo", "/dir", "/link"] {
-        assert!(matches!(put(&client, path, b"x").await, Err(GuestError::Refused { .. })), "{path}");
+        assert!(
+            matches!(put(&client, path, b"x").await, Err(GuestError::Refused { .. })),
+            "{path}"
+        );
     }
     assert_eq!(get(&client, "/link").await.unwrap(), b"real");
 }

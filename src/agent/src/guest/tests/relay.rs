@@ -67,7 +67,8 @@ async fn many_clients_share_one_port() {
             let bytes = noise(1_000_000 + usize::from(n));
             let write = WriteFile { path: path.clone(), mode: None, size: None, user: None };
             client.write_file(&fresh_id(), write, &mut &bytes[..], LIMIT).await.unwrap();
-            let captured = client.run(shell(&format!("cat; exit {n}")), &bytes, 1 << 22, LIMIT).await;
+            let captured =
+                client.run(shell(&format!("cat; exit {n}")), &bytes, 1 << 22, LIMIT).await;
             let captured = captured.unwrap();
             assert!(captured.stdout == bytes && captured.exit == ExecExit::Code(n.into()));
             let mut back = Vec::new();

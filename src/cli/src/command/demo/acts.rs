@@ -46,13 +46,17 @@ pub async fn create(context: &Context) -> Result<Done<Cast>> {
         all.extend(pool(context, &tenant, "gateways", Role::Gateway, GATEWAY, 1).await?);
         all.extend(pool(context, &tenant, "workers", Role::Worker, WORKER, workers).await?);
     }
-    let nets: Vec<_> = tenants().iter().filter_map(|name| context.service.tenant(name).ok()).collect();
+    let nets: Vec<_> =
+        tenants().iter().filter_map(|name| context.service.tenant(name).ok()).collect();
     let text = nets.iter().map(|net| format!("{} on {}", net.tenant_id, net.network.ipv4_subnet));
     let text = text.collect::<Vec<_>>().join(", ");
     let [_, first, second, _, stranger] = &all[..] else {
-        return Err(Error::new(Kind::Failed, "demo", "the demo's pools were changed").hint("mvm demo --rm"));
+        return Err(
+            Error::new(Kind::Failed, "demo", "the demo's pools were changed").hint("mvm demo --rm")
+        );
     };
-    let cast = Cast { first: first.clone(), second: second.clone(), stranger: stranger.clone(), all };
+    let cast =
+        Cast { first: first.clone(), second: second.clone(), stranger: stranger.clone(), all };
     Ok(Done::new(cast, text))
 }
 
@@ -68,7 +72,9 @@ async fn pool(
     let pool = name.parse().map_err(|error| Error::new(Kind::Invalid, name, format!("{error}")))?;
     let path = PoolPath { tenant: tenant.clone(), pool };
     let image = ImageSource::Embedded { profile: Profile::Minimal };
-    exists_already(service.create_pool(NewPool { path: path.clone(), image, role, resources }).await)?;
+    exists_already(
+        service.create_pool(NewPool { path: path.clone(), image, role, resources }).await,
+    )?;
     let step = Step::start(&format!("preparing the image of {path}"));
     service.build_pool(&path, step.sink(), context.cancel.clone()).await?;
     step.done();
@@ -78,7 +84,8 @@ async fn pool(
 
 /// Boots everyone who does not run, two at a time.
 pub async fn boot(context: &Context, cast: &Cast) -> Result<Done<()>> {
-    let waiting: Vec<_> = cast.all.iter().filter(|record| !context.service.is_running(&record.path())).collect();
+    let waiting: Vec<_> =
+        cast.all.iter().filter(|record| !context.service.is_running(&record.path())).collect();
     let step = Step::start(&format!("booting {} microVMs", waiting.len()));
     for (index, pair) in waiting.chunks(2).enumerate() {
         let done = index * 2;
@@ -88,7 +95,8 @@ pub async fn boot(context: &Context, cast: &Cast) -> Result<Done<()>> {
             total: Some(waiting.len() as u64),
         });
         let start = |record: &InstanceRecord| {
-            let (service, path, cancel) = (context.service.clone(), record.path(), context.cancel.clone());
+            let (service, path, cancel) =
+                (context.service.clone(), record.path(), context.cancel.clone());
             async move { service.change(&path, Verb::Start, &cancel).await }
         };
         match pair {
@@ -104,7 +112,10 @@ pub async fn boot(context: &Context, cast: &Cast) -> Result<Done<()>> {
         }
     }
     step.done();
-    Ok(Done::new((), format!("{} booted, {} ran already", waiting.len(), cast.all.len() - waiting.len())))
+    Ok(Done::new(
+        (),
+        format!("{} booted, {} ran already", waiting.len(), cast.all.len() - waiting.len()),
+    ))
 }
 
 async fn run(context: &Context, record: &InstanceRecord, command: &[&str]) -> Result<Captured> {
@@ -125,19 +136,30 @@ fn expect(holds: bool, object: &InstanceRecord, what: &str, output: &Captured) -
         return Ok(());
     }
     let said = text(output);
-    Err(Error::new(Kind::Failed, object.path(), format!("expected {what}; the guest said: {}", said.trim())))
+    Err(Error::new(
+        Kind::Failed,
+        object.path(),
+        format!("expected {what}; the guest said: {}", said.trim()),
+    ))
 }
 
 /// Runs a command in a guest.
 pub async fn exec(context: &Context, cast: &Cast) -> Result<Done<()>> {
     let output = run(context, &cast.first, &["uname", "-a"]).await?;
-    expect(succeeded(&output) && text(&output).contains("Linux"), &cast.first, "uname to answer", &output)?;
+    expect(
+        succeeded(&output) && text(&output).contains("Linux"),
+        &cast.first,
+        "uname to answer",
+        &output,
+    )?;
     Ok(Done::new((), text(&output).trim().to_owned()))
 }
 
 fn address(context: &Context, record: &InstanceRecord) -> Result<String> {
     let subnet = context.service.tenant(&record.tenant_id)?.network.ipv4_subnet;
-    let address = record.address(subnet).map_err(|error| Error::new(Kind::Corrupt, record.path(), error.to_string()))?;
+    let address = record
+        .address(subnet)
+        .map_err(|error| Error::new(Kind::Corrupt, record.path(), error.to_string()))?;
     Ok(address.to_string())
 }
 
@@ -150,7 +172,8 @@ pub async fn within(context: &Context, cast: &Cast) -> Result<Done<()>> {
     let (from, to) = (&cast.first, address(context, &cast.second)?);
     let output = ping(context, from, &to).await?;
     expect(succeeded(&output), from, "its neighbour to answer", &output)?;
-    let name = format!("{}.{}.{}.mvm", cast.second.hostname(), cast.second.pool_id, cast.second.tenant_id);
+    let name =
+        format!("{}.{}.{}.mvm", cast.second.hostname(), cast.second.pool_id, cast.second.tenant_id);
     let output = ping(context, from, &name).await?;
     expect(succeeded(&output), from, "its neighbour to answer by name", &output)?;
     Ok(Done::new((), format!("{to} answers, also as {name}")))
@@ -161,7 +184,12 @@ pub async fn across(context: &Context, cast: &Cast) -> Result<Done<()>> {
     let (from, to) = (&cast.first, address(context, &cast.stranger)?);
     let output = ping(context, from, &to).await?;
     expect(!succeeded(&output), from, "the other tenant to be out of reach", &output)?;
-    let name = format!("{}.{}.{}.mvm", cast.stranger.hostname(), cast.stranger.pool_id, cast.stranger.tenant_id);
+    let name = format!(
+        "{}.{}.{}.mvm",
+        cast.stranger.hostname(),
+        cast.stranger.pool_id,
+        cast.stranger.tenant_id
+    );
     let output = run(context, from, &["nslookup", &name]).await?;
     expect(!text(&output).contains(&to), from, "the other tenant's names to be unknown", &output)?;
     Ok(Done::new((), format!("{to} refused, its name unknown")))
@@ -169,7 +197,8 @@ pub async fn across(context: &Context, cast: &Cast) -> Result<Done<()>> {
 
 /// A worker does not reach the host.
 pub async fn to_host(context: &Context, cast: &Cast) -> Result<Done<()>> {
-    let gateway = context.service.tenant(&cast.first.tenant_id)?.network.ipv4_subnet.gateway().to_string();
+    let gateway =
+        context.service.tenant(&cast.first.tenant_id)?.network.ipv4_subnet.gateway().to_string();
     let output = ping(context, &cast.first, &gateway).await?;
     expect(!succeeded(&output), &cast.first, "the host to be out of reach", &output)?;
     Ok(Done::new((), format!("{gateway} refused, but for DNS")))
@@ -184,11 +213,19 @@ pub async fn leave_marks(context: &Context, cast: &Cast) -> Result<Done<String>>
     Ok(Done::new(marker.clone(), format!("wrote {marker} to memory and to /data")))
 }
 
-async fn change(context: &Context, record: &InstanceRecord, verb: Verb, what: &str) -> Result<String> {
+async fn change(
+    context: &Context,
+    record: &InstanceRecord,
+    verb: Verb,
+    what: &str,
+) -> Result<String> {
     let step = Step::start(&format!("{what} {}", record.path()));
     let outcome = context.service.change(&record.path(), verb, &context.cancel).await?;
     step.done();
-    let phases = outcome.phases.iter().map(|phase| format!("{} {}", phase.name, output::duration(phase.took)));
+    let phases = outcome
+        .phases
+        .iter()
+        .map(|phase| format!("{} {}", phase.name, output::duration(phase.took)));
     Ok(phases.collect::<Vec<_>>().join(", "))
 }
 
@@ -207,7 +244,12 @@ pub async fn wake(context: &Context, cast: &Cast) -> Result<Done<()>> {
 /// Finds memory, data and address as they were.
 pub async fn check_marks(context: &Context, cast: &Cast, marker: &str) -> Result<Done<()>> {
     let output = run(context, &cast.first, &["cat", "/dev/shm/marker", "/data/marker"]).await?;
-    expect(text(&output).matches(marker).count() == 2, &cast.first, "both marks to be there", &output)?;
+    expect(
+        text(&output).matches(marker).count() == 2,
+        &cast.first,
+        "both marks to be there",
+        &output,
+    )?;
     let ip = address(context, &cast.first)?;
     let output = ping(context, &cast.second, &ip).await?;
     expect(succeeded(&output), &cast.first, "its address to be kept", &output)?;

@@ -62,8 +62,12 @@ async fn demo(context: Context, args: Args) -> Result<ExitCode> {
 
 async fn prepare(context: &Context, yes: bool) -> Result<report::Done<()>> {
     let verdicts = bootstrap::prepare(context, yes.into()).await?;
-    let text = verdicts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    Ok(report::Done::new((), text))
+    // Why the better ones are not used belongs above the table, not into it.
+    for refused in verdicts.iter().filter(|verdict| !verdict.is_proven()) {
+        eprintln!("note: {refused}");
+    }
+    let text = verdicts.iter().find(|verdict| verdict.is_proven()).map(ToString::to_string);
+    Ok(report::Done::new((), text.unwrap_or_default()))
 }
 
 async fn remove(context: &Context) -> Result<ExitCode> {
@@ -74,7 +78,10 @@ async fn remove(context: &Context) -> Result<ExitCode> {
             Err(error) => return Err(error),
         }
     }
-    println!("installed packages and the image cache ({}) stay", context.service.dirs.cache.display());
+    println!(
+        "installed packages and the image cache ({}) stay",
+        context.service.dirs.cache.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 

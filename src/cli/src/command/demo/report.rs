@@ -30,7 +30,11 @@ impl Report {
     ///
     /// # Errors
     /// What the act says.
-    pub async fn act<T>(&mut self, name: &'static str, act: impl Future<Output = Result<Done<T>>>) -> Result<T> {
+    pub async fn act<T>(
+        &mut self,
+        name: &'static str,
+        act: impl Future<Output = Result<Done<T>>>,
+    ) -> Result<T> {
         let started = Instant::now();
         let done = act.await?;
         self.rows.push((name, started.elapsed(), done.text));

@@ -21,7 +21,9 @@ const STALL: Duration = Duration::from_secs(30);
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "One of the two is <tenant>/<pool>/<instance>:<absolute path>, the other a local file")]
+#[command(
+    after_help = "One of the two is <tenant>/<pool>/<instance>:<absolute path>, the other a local file"
+)]
 pub struct Args {
     /// What to copy
     from: String,
@@ -52,29 +54,46 @@ fn end(text: &str) -> End {
 
 async fn copy(context: Context, args: Args) -> Result<ExitCode> {
     match (end(&args.from), end(&args.to)) {
-        (End::Local(from), End::Guest(instance, to)) => upload(&context, &from, &instance, to).await,
-        (End::Guest(instance, from), End::Local(to)) => download(&context, &instance, from, &to).await,
+        (End::Local(from), End::Guest(instance, to)) => {
+            upload(&context, &from, &instance, to).await
+        }
+        (End::Guest(instance, from), End::Local(to)) => {
+            download(&context, &instance, from, &to).await
+        }
         _ => Err(Error::new(Kind::Invalid, "", "exactly one of the two must be in an instance")
             .hint("mvm instance cp FILE TENANT/POOL/INSTANCE:/PATH, or the other way round")),
     }
 }
 
 fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
-    Error::new(Kind::Failed, path.display(), format!("cannot {doing} {}", path.display())).because(error)
+    Error::new(Kind::Failed, path.display(), format!("cannot {doing} {}", path.display()))
+        .because(error)
 }
 
-async fn upload(context: &Context, from: &Path, instance: &InstancePath, to: String) -> Result<ExitCode> {
+async fn upload(
+    context: &Context,
+    from: &Path,
+    instance: &InstancePath,
+    to: String,
+) -> Result<ExitCode> {
     let mut file = File::open(from).await.map_err(|error| failed("read", from, error))?;
     let meta = file.metadata().await.map_err(|error| failed("read", from, error))?;
     if !meta.is_file() {
-        return Err(Error::new(Kind::Invalid, from.display(), format!("{} is not a regular file", from.display())));
+        return Err(Error::new(
+            Kind::Invalid,
+            from.display(),
+            format!("{} is not a regular file", from.display()),
+        ));
     }
     let path = in_directory(&to, from);
     let client = context.service.guest(instance).await?;
     let mode = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777;
     let write = WriteFile { path, mode: Some(mode), size: Some(meta.len()), user: None };
     let step = Step::start(&format!("copying {}", output::bytes(meta.len())));
-    client.write_file(&fresh_id(), write, &mut file, STALL).await.about(instance, "copy the file")?;
+    client
+        .write_file(&fresh_id(), write, &mut file, STALL)
+        .await
+        .about(instance, "copy the file")?;
     step.done();
     Ok(ExitCode::SUCCESS)
 }
@@ -85,7 +104,12 @@ fn in_directory(to: &str, from: &Path) -> String {
     if to.is_empty() || to.ends_with('/') { format!("{to}{name}") } else { to.to_owned() }
 }
 
-async fn download(context: &Context, instance: &InstancePath, from: String, to: &Path) -> Result<ExitCode> {
+async fn download(
+    context: &Context,
+    instance: &InstancePath,
+    from: String,
+    to: &Path,
+) -> Result<ExitCode> {
     let target = match to.is_dir() {
         true => to.join(Path::new(&from).file_name().unwrap_or_default()),
         false => to.to_owned(),
@@ -112,7 +136,9 @@ mod tests {
 
     #[test]
     fn an_end_in_a_guest_is_an_instance_and_a_path() {
-        assert!(matches!(end("aa/bb/cc:/etc/passwd"), End::Guest(_, path) if path == "/etc/passwd"));
+        assert!(
+            matches!(end("aa/bb/cc:/etc/passwd"), End::Guest(_, path) if path == "/etc/passwd")
+        );
         assert!(matches!(end("./file:with-colon"), End::Local(_)));
         assert!(matches!(end("aa/bb"), End::Local(_)));
     }

@@ -25,7 +25,11 @@ pub fn run(args: Args) -> ExitCode {
 
 async fn create(context: Context, args: Args) -> Result<ExitCode> {
     let InstanceRef::Name(name) = args.instance.instance.clone() else {
-        return Err(Error::new(Kind::Invalid, &args.instance, "an id cannot be chosen; give a name"));
+        return Err(Error::new(
+            Kind::Invalid,
+            &args.instance,
+            "an id cannot be chosen; give a name",
+        ));
     };
     let record = context.service.create_instance(&args.instance.pool, Some(name)).await?;
     output::line(&format!("instance {} created ({})", args.instance, record.instance_id))?;

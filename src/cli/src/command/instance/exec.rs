@@ -43,7 +43,11 @@ pub fn run(args: Args) -> ExitCode {
 ///
 /// # Errors
 /// When the guest does not answer; a command that fails is an exit code.
-pub async fn execute(context: &Context, path: &InstancePath, command: Vec<String>) -> Result<ExitCode> {
+pub async fn execute(
+    context: &Context,
+    path: &InstancePath,
+    command: Vec<String>,
+) -> Result<ExitCode> {
     stream(context, path, Exec { argv: command, ..Exec::default() }).await
 }
 

@@ -78,5 +78,9 @@ pub fn table(views: &[InstanceView]) -> Result<()> {
         ]
     });
     let header = ["instance", "name", "status", "ip", "vmm", "for", "note"];
-    output::table(&header, rows.collect(), "no instances; 'mvm pool scale TENANT/POOL --running 1' creates one")
+    output::table(
+        &header,
+        rows.collect(),
+        "no instances; 'mvm pool scale TENANT/POOL --running 1' creates one",
+    )
 }

@@ -57,7 +57,9 @@ async fn logs(context: Context, args: Args) -> Result<ExitCode> {
     while let Some(bytes) = log.next().await.about(&args.instance, "read its log")? {
         let text = printable(&bytes);
         let written = stdout.write_all(text.as_bytes()).await;
-        written.map_err(|error| Error::new(Kind::Failed, "", "cannot write the output").because(error))?;
+        written.map_err(|error| {
+            Error::new(Kind::Failed, "", "cannot write the output").because(error)
+        })?;
         let _ = stdout.flush().await;
     }
     Ok(ExitCode::SUCCESS)
@@ -68,7 +70,8 @@ fn on_host(context: &Context, args: &Args) -> Result<ExitCode> {
     let name = if args.vmm { VMM_LOG } else { CONSOLE_LOG };
     let path = context.service.dirs.vm(record.instance_id).join(name);
     let bytes = ring::read(&path, MOST).map_err(|error| {
-        Error::new(Kind::NotFound, &args.instance, "there is no log of a VM of it on this host").because(error)
+        Error::new(Kind::NotFound, &args.instance, "there is no log of a VM of it on this host")
+            .because(error)
     })?;
     let text = printable(&bytes);
     let lines: Vec<_> = text.lines().collect();

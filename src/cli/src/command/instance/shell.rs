@@ -24,7 +24,9 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("instance shell", Form::People, |context| async move { open(&context, &args.instance).await })
+    as_root("instance shell", Form::People, |context| async move {
+        open(&context, &args.instance).await
+    })
 }
 
 /// Opens a login shell; returns its exit code. Without a terminal it reads commands from
@@ -66,7 +68,9 @@ fn size() -> TtySize {
     // SAFETY: TIOCGWINSZ writes one winsize, which `found` is and which outlives the call.
     let asked = unsafe { window_size(0, &mut found) };
     match asked {
-        Ok(_) if found.ws_row > 0 && found.ws_col > 0 => TtySize { rows: found.ws_row, cols: found.ws_col },
+        Ok(_) if found.ws_row > 0 && found.ws_col > 0 => {
+            TtySize { rows: found.ws_row, cols: found.ws_col }
+        }
         _ => TtySize { rows: 24, cols: 80 },
     }
 }

@@ -49,13 +49,28 @@ async fn stats(context: Context, args: Args) -> Result<ExitCode> {
         ("vCPUs", record.resources.vcpus.to_string()),
         ("Memory", format!("{} MiB", record.resources.mem_mib)),
         ("Resident", or_none(counters.resident_bytes.map(output::bytes))),
-        ("CPU time", or_none(counters.cpu_ms.map(|ms| output::duration(std::time::Duration::from_millis(ms))))),
+        (
+            "CPU time",
+            or_none(
+                counters.cpu_ms.map(|ms| output::duration(std::time::Duration::from_millis(ms))),
+            ),
+        ),
         ("Data drive", output::bytes(counters.data_bytes)),
-        ("Snapshot", match counters.snapshot_bytes {
-            0 => "none".into(),
-            bytes => output::bytes(bytes),
-        }),
-        ("Network", format!("{} received, {} sent", output::bytes(counters.rx_bytes), output::bytes(counters.tx_bytes))),
+        (
+            "Snapshot",
+            match counters.snapshot_bytes {
+                0 => "none".into(),
+                bytes => output::bytes(bytes),
+            },
+        ),
+        (
+            "Network",
+            format!(
+                "{} received, {} sent",
+                output::bytes(counters.rx_bytes),
+                output::bytes(counters.tx_bytes)
+            ),
+        ),
         ("Guest agent", stats.guest_agent.clone()),
     ];
     if let Some(reason) = &view.reason {

@@ -30,8 +30,14 @@ async fn build(context: Context, args: Args) -> Result<ExitCode> {
     context.service.pool(&args.pool)?;
     bootstrap::packages(&context, args.yes.into()).await?;
     let step = Step::start(&format!("building the image of {}", args.pool));
-    let digest = context.service.build_pool(&args.pool, step.sink(), context.cancel.clone()).await?;
+    let digest =
+        context.service.build_pool(&args.pool, step.sink(), context.cancel.clone()).await?;
     let took = step.done();
-    output::line(&format!("pool {} uses revision {} ({})", args.pool, digest.short(), output::duration(took)))?;
+    output::line(&format!(
+        "pool {} uses revision {} ({})",
+        args.pool,
+        digest.short(),
+        output::duration(took)
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -41,10 +41,13 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn create(context: Context, args: Args) -> Result<ExitCode> {
-    let resources = Resources { vcpus: args.cpus, mem_mib: args.mem, data_disk_mib: args.data_disk };
+    let resources =
+        Resources { vcpus: args.cpus, mem_mib: args.mem, data_disk_mib: args.data_disk };
     let image = ImageSource::Embedded { profile: args.profile };
-    let record =
-        context.service.create_pool(NewPool { path: args.pool, image, role: args.role, resources }).await?;
+    let record = context
+        .service
+        .create_pool(NewPool { path: args.pool, image, role: args.role, resources })
+        .await?;
     output::line(&format!("pool {} created", record.path()))?;
     eprintln!("next: mvm pool build {}", record.path());
     Ok(ExitCode::SUCCESS)

@@ -34,10 +34,17 @@ async fn info(context: Context, args: Args) -> Result<ExitCode> {
         return output::json(&view).map(|()| ExitCode::SUCCESS);
     }
     let (resources, want) = (record.instance_resources, record.desired_counts);
-    let actual: Vec<_> = view.actual.iter().map(|(status, count)| format!("{count} {status}")).collect();
+    let actual: Vec<_> =
+        view.actual.iter().map(|(status, count)| format!("{count} {status}")).collect();
     let revision = record.current.as_ref().map_or_else(
         || format!("not built ('mvm pool build {}')", args.pool),
-        |digest| format!("{} (builder: {})", digest.short(), view.builder.as_deref().unwrap_or("unknown")),
+        |digest| {
+            format!(
+                "{} (builder: {})",
+                digest.short(),
+                view.builder.as_deref().unwrap_or("unknown")
+            )
+        },
     );
     let data = match resources.data_disk_mib {
         0 => "none".to_owned(),
@@ -51,7 +58,10 @@ async fn info(context: Context, args: Args) -> Result<ExitCode> {
         ("vCPUs", resources.vcpus.to_string()),
         ("Memory", format!("{} MiB", resources.mem_mib)),
         ("Data disk", data),
-        ("Desired", format!("{} running, {} warm, {} sleeping", want.running, want.warm, want.sleeping)),
+        (
+            "Desired",
+            format!("{} running, {} warm, {} sleeping", want.running, want.warm, want.sleeping),
+        ),
         ("Actual", if actual.is_empty() { "no instances".into() } else { actual.join(", ") }),
         ("Disk", output::bytes(view.disk_bytes)),
     ])?;

@@ -30,7 +30,8 @@ async fn list(context: Context, args: Args) -> Result<ExitCode> {
     context.service.tenant(&args.tenant)?;
     let found = context.service.records.pools(&args.tenant);
     warn_of(&found.problems);
-    let views: Vec<_> = found.records.iter().map(|record| context.service.pool_view(record)).collect();
+    let views: Vec<_> =
+        found.records.iter().map(|record| context.service.pool_view(record)).collect();
     if context.form == Form::Json {
         return output::json(&views).map(|()| ExitCode::SUCCESS);
     }

@@ -59,7 +59,8 @@ fn parse_egress(text: &str) -> Result<Egress, String> {
         "internet" => Ok(Egress::Internet),
         list => {
             let nets: Result<Vec<_>, _> = list.split(',').map(|net| net.trim().parse()).collect();
-            nets.map(Egress::List).map_err(|_| "write none, internet, or networks in CIDR notation".to_owned())
+            nets.map(Egress::List)
+                .map_err(|_| "write none, internet, or networks in CIDR notation".to_owned())
         }
     }
 }
@@ -112,7 +113,11 @@ mod tests {
     #[test]
     fn egress_is_none_internet_or_networks() {
         assert_eq!(parse_egress("none"), Ok(Egress::None));
-        assert_eq!(parse_egress("192.0.2.0/24, 198.51.100.7/32").map(|egress| matches!(egress, Egress::List(nets) if nets.len() == 2)), Ok(true));
+        assert_eq!(
+            parse_egress("192.0.2.0/24, 198.51.100.7/32")
+                .map(|egress| matches!(egress, Egress::List(nets) if nets.len() == 2)),
+            Ok(true)
+        );
         assert!(parse_egress("everything").is_err());
     }
 }

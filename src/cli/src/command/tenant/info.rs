@@ -44,7 +44,10 @@ async fn info(context: Context, args: Args) -> Result<ExitCode> {
         ("Egress", egress(&record.egress)),
         ("Managed by", format!("{:?}", record.managed_by).to_lowercase()),
         ("Pools", of(view.pools as u64, quotas.max_pools.into())),
-        ("Instances", format!("{} (at most {} in a pool)", view.instances, quotas.max_instances_per_pool)),
+        (
+            "Instances",
+            format!("{} (at most {} in a pool)", view.instances, quotas.max_instances_per_pool),
+        ),
         ("Running", of(usage.running.into(), quotas.max_running.into())),
         ("Warm", of(usage.warm.into(), quotas.max_warm.into())),
         ("vCPUs", of(usage.vcpus.into(), quotas.max_vcpus.into())),

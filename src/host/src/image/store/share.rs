@@ -3,31 +3,30 @@
 use std::fs;
 use std::path::Path;
 
+use mvm_model::image::FileEntry;
+
 use super::file::digest;
-use super::{KERNEL, Revision, Store, VMLINUX};
+use super::{Revision, Store};
 use crate::image::error::{ImageError, io};
-use crate::packages::Arch;
 
 impl Store {
-    /// Links kernel and vmlinux of `revision` into the build at `out`, if they are still what
-    /// its manifest says.
+    /// Links files of `revision` into the build at `out` under the same names. Whether it did:
+    /// one that is no longer what the manifest says is not used, nor are the others.
     pub(in crate::image) fn share(
         &self,
         revision: &Revision,
-        arch: Arch,
+        files: &[&FileEntry],
         out: &Path,
     ) -> Result<bool, ImageError> {
-        let files = revision.arch(arch)?;
-        let pairs = [(&files.kernel, KERNEL), (&files.vmlinux, VMLINUX)];
-        let intact = |(entry, _): &(&mvm_model::image::FileEntry, &str)| {
-            digest(&revision.dir.join(&entry.name)).is_ok_and(|now| now == entry.digest)
+        let intact = |file: &&FileEntry| {
+            digest(&revision.dir.join(&file.name)).is_ok_and(|now| now == file.digest)
         };
-        if !pairs.iter().all(intact) {
+        if !files.iter().all(intact) {
             return Ok(false);
         }
-        for (entry, name) in pairs {
-            let to = out.join(name);
-            fs::hard_link(revision.dir.join(&entry.name), &to).map_err(io("link", &to))?;
+        for file in files {
+            let to = out.join(&file.name);
+            fs::hard_link(revision.dir.join(&file.name), &to).map_err(io("link", &to))?;
         }
         Ok(true)
     }

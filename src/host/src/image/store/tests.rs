@@ -191,13 +191,16 @@ fn the_one_who_waits_is_told_for_whom() {
 }
 
 #[test]
-fn kernels_are_shared_only_while_they_are_intact() {
+fn files_are_shared_only_while_they_are_intact() {
     let (_dir, store) = store();
     let made = revision(&store, "a");
+    let files = made.arch(Arch::HOST).unwrap();
+    let both = [&files.kernel, &files.vmlinux];
     let shop = store.workshop().unwrap();
-    assert!(store.share(&made, Arch::HOST, shop.path()).unwrap());
+    assert!(store.share(&made, &both, shop.path()).unwrap());
     assert_eq!(fs::metadata(made.dir.join(KERNEL)).unwrap().nlink(), 2);
     tamper(&made.dir.join(KERNEL), "kernel b");
     let other = store.workshop().unwrap();
-    assert!(!store.share(&made, Arch::HOST, other.path()).unwrap());
+    assert!(!store.share(&made, &both, other.path()).unwrap());
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
 }

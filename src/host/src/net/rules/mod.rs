@@ -89,8 +89,8 @@ impl Rule {
 }
 
 fn essence(comment: &str, expr: &[Value]) -> String {
-    let verdict = expr.last().cloned().unwrap_or_default();
-    format!("{comment} {verdict}")
+    let verdict = expr.last().and_then(Value::as_object).and_then(|last| last.keys().next());
+    format!("{comment}: {}", verdict.map_or("nothing", String::as_str))
 }
 
 /// A chain with all its rules.

@@ -16,8 +16,8 @@ use super::alias::{Owned, Owner};
 use super::error::NetError;
 use super::link::{Kind, Link};
 use super::rules::{self, PortRules};
-use super::tenant::{forwards, gateway};
-use super::{Isolation, Net, Port, TenantNet, sysctl};
+use super::tenant::gateway;
+use super::{Isolation, Net, Port, TenantNet, forwarding, sysctl};
 
 const ENSURE: &str = "run `mvm agent reconcile`: it writes the tenant's network again";
 const REMOVE: &str = "run `mvm agent reconcile`: it removes what no tenant has";
@@ -100,6 +100,7 @@ impl Net {
             findings.extend(self.check_port(&seen, port));
         }
         findings.extend(self.check_unexpected(&seen, expected));
+        findings.extend(self.check_uplinks(&expected.tenants).await?);
         findings.extend(foreign::check(&self.nft, &expected.tenants).await?);
         let (tenants, ports) = (expected.tenants.len(), expected.ports.len());
         Ok(Report { tenants, ports, findings })
@@ -154,6 +155,19 @@ impl Net {
         problems.into_iter().flatten().map(|problem| error(&name, problem, ENSURE)).collect()
     }
 
+    /// Answers come back by forwarding uplinks; where the whole host forwards, unguarded ones.
+    async fn check_uplinks(&self, tenants: &[TenantNet]) -> Result<Vec<Finding>, NetError> {
+        let mut findings = Vec::new();
+        for name in self.silent_uplinks(tenants).await? {
+            findings.push(error(&name, "does not forward the answers to tenants", ENSURE));
+        }
+        if forwarding::host_forwards() {
+            let problem = "is guarded as if only tenants used it, but this host forwards for all";
+            findings.extend(self.noted().await?.iter().map(|name| error(name, problem, ENSURE)));
+        }
+        Ok(findings)
+    }
+
     /// Interfaces with our alias nobody expects, strangers in our bridges, chains without tenant.
     fn check_unexpected(&self, seen: &Seen, expected: &Expected) -> Vec<Finding> {
         let bridges: Vec<String> =
@@ -186,7 +200,10 @@ fn setting_problems(bridge: &str, tenant: &TenantNet) -> Vec<Option<String>> {
         .map(|(key, wanted)| wrong(sysctl::ipv4(bridge, key), wanted))
         .collect();
     problems.push(wrong(sysctl::ipv6(bridge, "disable_ipv6"), "1"));
-    problems.push(wrong(sysctl::ipv4(bridge, "forwarding"), forwards(&tenant.egress)));
+    // A host that forwards everywhere turns it on for closed tenants too: the rules hold anyway.
+    if forwarding::needed(&tenant.egress) {
+        problems.push(wrong(sysctl::ipv4(bridge, "forwarding"), "1"));
+    }
     problems
 }
 
