@@ -72,7 +72,7 @@ fn roles_share_a_kernel_and_only_a_gateway_has_a_workload() {
     let workload = gateway.manifest.workload.as_ref().unwrap();
     assert_eq!((&workload.ports[..], workload.restart), (&[8080][..], Restart::Always));
     // Collecting one leaves the other whole.
-    here.store.gc(&[gateway.digest.clone()], world.control()).unwrap();
+    here.store.gc(std::slice::from_ref(&gateway.digest), world.control()).unwrap();
     here.store.verify(&gateway.digest, world.control()).unwrap();
     assert!(here.store.get(&worker.digest).is_err());
 }

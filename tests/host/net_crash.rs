@@ -50,10 +50,10 @@ fn a_kill_anywhere_converges() {
     in_namespace("a_kill_anywhere_converges", |world| async move {
         let tenant = tenant(7, Egress::Internet);
         let expected = Expected { tenants: vec![tenant.clone()], ports: vec![port(&tenant, 3)] };
-        for round in 0..24u64 {
+        for round in 0..16u64 {
             let mut child = start_child(&world);
             // Spread over start-up and a few turns of the child's loop.
-            std::thread::sleep(Duration::from_millis(15 + 11 * round));
+            std::thread::sleep(Duration::from_millis(15 + 16 * round));
             child.kill().unwrap();
             child.wait().unwrap();
             nothing_is_unguarded();

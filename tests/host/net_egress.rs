@@ -91,6 +91,12 @@ fn a_list_reaches_what_it_names_even_if_private_and_never_metadata() {
             assert!(reaches(&guest, &around.internet, INTERNET).is_some());
             ip("route add 169.254.169.254 dev up0");
             assert_eq!(reaches(&guest, &around.internet, METADATA), None);
+            nft("delete chain netdev mvm tn7i3");
+            assert_eq!(
+                reaches(&guest, &around.internet, METADATA),
+                None,
+                "without the tap's guard"
+            );
         },
     );
 }

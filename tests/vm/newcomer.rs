@@ -32,7 +32,7 @@ fn bootstrap_says_what_this_host_is(world: &World) -> Outcome {
     let said = world.ok(&["bootstrap", "--yes"]);
     assert!(said.contains("proven"), "{said}");
     let status = world.ok(&["status"]);
-    for word in ["Firecracker:", "Accelerator:", "Agent:", "Dev VM:"] {
+    for word in ["Firecracker", "QEMU", "Accelerator:", "Agent:", "Dev VM:"] {
         assert!(status.contains(word), "{word} is missing in\n{status}");
     }
     // Whatever machine runs the tests: emulation never counts as production.

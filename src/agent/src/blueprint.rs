@@ -108,11 +108,11 @@ impl Blueprint {
     }
 }
 
-/// What the kernel is told beside what the VMM adds for its console and machine.
+/// What the kernel is told beside what the VMM adds for console, machine and memory.
 fn cmdline(manifest: &Manifest) -> String {
     let rootfs =
         manifest.arch.get(std::env::consts::ARCH).map_or("erofs", |files| &files.rootfs_type);
-    format!("rootfstype={rootfs} init_on_free=1")
+    format!("rootfstype={rootfs}")
 }
 
 fn drives(service: &Service, record: &InstanceRecord, files: &BootFiles) -> Result<Vec<Drive>> {

@@ -153,33 +153,26 @@ impl Service {
         report.findings.iter().map(check).collect()
     }
 
-    /// Whether the host has everything production insists on but the proof of KVM.
-    ///
-    /// # Errors
-    /// [`Kind::Refused`], naming each missing thing.
-    pub async fn production_ready(&self) -> Result<()> {
-        let missing: Vec<_> = self
-            .checks()
-            .await
-            .into_iter()
-            .filter(|check| check.mandatory && check.health != Health::Good)
-            .map(|check| format!("{}: {}", check.name, check.found))
-            .collect();
-        refuse(&missing)
+    /// What production insists on and this host lacks, but for the proof of KVM.
+    pub async fn production_lacks(&self) -> Vec<String> {
+        let checks = self.checks().await.into_iter();
+        let lacking = checks.filter(|check| check.mandatory && check.health != Health::Good);
+        lacking.map(|check| format!("{}: {}", check.name, check.found)).collect()
     }
+}
 
-    /// Whether KVM was proven; emulation does not count in production.
-    ///
-    /// # Errors
-    /// [`Kind::Refused`], with each pair's reason.
-    pub fn production_proven(&self, verdicts: &[Verdict]) -> Result<()> {
-        use mvm_model::vm::Accel;
-        if verdicts.iter().any(|verdict| verdict.accel == Accel::Kvm && verdict.is_proven()) {
-            return Ok(());
-        }
-        let reasons = verdicts.iter().filter(|verdict| verdict.accel == Accel::Kvm);
-        refuse(&reasons.map(ToString::to_string).collect::<Vec<_>>())
+/// Refuses a host that is not fit for production. `lacks` is what
+/// [`Service::production_lacks`] found; of the verdicts only KVM counts.
+///
+/// # Errors
+/// [`Kind::Refused`], naming each missing thing.
+pub fn insist_on_production(mut lacks: Vec<String>, verdicts: &[Verdict]) -> Result<()> {
+    use mvm_model::vm::Accel;
+    let with_kvm = verdicts.iter().filter(|verdict| verdict.accel == Accel::Kvm);
+    if !with_kvm.clone().any(Verdict::is_proven) {
+        lacks.extend(with_kvm.map(ToString::to_string));
     }
+    refuse(&lacks)
 }
 
 fn refuse(missing: &[String]) -> Result<()> {

@@ -19,10 +19,8 @@ pub struct Overview {
     pub node_id: String,
     /// What it is.
     pub facts: Facts,
-    /// `1.15.1: Installed, not running`, or that it is not installed.
-    pub firecracker: String,
-    /// QEMU, likewise.
-    pub qemu: String,
+    /// Firecracker and QEMU: name with version, and whether it is installed and runs.
+    pub vmm_programs: Vec<(String, String)>,
     /// What was proven since this boot.
     pub vmms: Vec<Verdict>,
     /// Whether an agent serves this host.
@@ -60,12 +58,11 @@ impl Service {
                 };
             }
         }
-        let (firecracker, qemu) = self.installed_vmms(&running_vmms).await;
+        let vmm_programs = self.installed_vmms(&running_vmms).await;
         Ok(Overview {
             node_id: self.node_id()?,
             facts: Facts::read(),
-            firecracker,
-            qemu,
+            vmm_programs,
             vmms: self.known_verdicts(),
             agent: "not running; commands act by themselves".into(),
             dev,

@@ -7,14 +7,16 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use mvm_host::file;
 use mvm_host::image::BootFiles;
 use mvm_host::packages::Arch;
 use mvm_model::Digest;
 use mvm_model::record::{FIRST_VMM_UID, free_uid};
+use mvm_model::snapshot::FileStamp;
 use mvm_model::vm::{Accel, Vmm, VmmKind};
 use mvm_vmm::Trampoline;
 use mvm_vmm::probe::{CANDIDATES, Cache, Outcome, Probe, find_firecracker};
-use mvm_vmm::qemu::QemuBinary;
+use mvm_vmm::qemu::{QemuBinary, QemuMissing};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{About, Error, Kind, Result};
@@ -103,7 +105,7 @@ impl Service {
             Outcome::Refused { .. } => None,
         });
         let vmm = best.ok_or_else(|| none_works(&verdicts))?;
-        let qemu = QemuBinary::find().await;
+        let qemu = self.qemu().await;
         let qemu = qemu.map_err(|error| {
             Error::new(Kind::Unavailable, "", error.to_string()).hint("mvm bootstrap")
         })?;
@@ -148,8 +150,30 @@ impl Service {
     async fn program(&self, vmm: VmmKind) -> Option<PathBuf> {
         match vmm {
             VmmKind::Firecracker => find_firecracker().await.ok().map(|found| found.path),
-            VmmKind::Qemu => QemuBinary::find().await.ok().map(|found| found.path),
+            VmmKind::Qemu => self.qemu().await.ok().map(|found| found.path),
         }
+    }
+
+    /// The host's QEMU. Asking it for its version starts a process, so the answer is kept as long
+    /// as the program's file is the same: a wake does not pay for it.
+    async fn qemu(&self) -> std::result::Result<QemuBinary, QemuMissing> {
+        let kept_at = self.dirs.run.join("qemu.json");
+        let kept = std::fs::read(&kept_at)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<KeptQemu>(&bytes).ok());
+        if let Some(kept) = kept
+            && file::stamp(&kept.qemu.path).is_ok_and(|stamp| stamp == kept.stamp)
+        {
+            return Ok(kept.qemu);
+        }
+        let qemu = QemuBinary::find().await?;
+        if let Ok(stamp) = file::stamp(&qemu.path) {
+            let json =
+                serde_json::to_vec(&KeptQemu { stamp, qemu: qemu.clone() }).unwrap_or_default();
+            // What cannot be kept is asked again.
+            let _ = file::write_durably(&kept_at, &json);
+        }
+        Ok(qemu)
     }
 
     async fn probe(&self, files: &BootFiles, vmm: VmmKind, accel: Accel) -> Outcome {
@@ -178,7 +202,7 @@ impl Service {
             verdicts: verdicts.to_vec(),
         };
         let json = serde_json::to_vec(&kept).unwrap_or_default();
-        let _ = mvm_host::file::write_durably(&self.dirs.run.join("verdicts.json"), &json);
+        let _ = file::write_durably(&self.dirs.run.join("verdicts.json"), &json);
     }
 
     /// What was proven since this boot, without proving anything.
@@ -189,22 +213,36 @@ impl Service {
         if kept.boot_id == now { kept.verdicts } else { Vec::new() }
     }
 
-    /// One line about each VMM program: its version and whether it runs.
-    pub async fn installed_vmms(&self, running: &[VmmKind]) -> (String, String) {
-        let state = |kind| match running.iter().filter(|other| **other == kind).count() {
-            0 => "Installed, not running".to_owned(),
-            count => format!("Installed, {count} running"),
-        };
-        let firecracker = match find_firecracker().await {
-            Ok(found) => format!("{}: {}", found.version, state(VmmKind::Firecracker)),
-            Err(_) => "not installed".into(),
-        };
-        let qemu = match QemuBinary::find().await {
-            Ok(found) => format!("{}: {}", found.version, state(VmmKind::Qemu)),
-            Err(_) => "not installed".into(),
-        };
-        (firecracker, qemu)
+    /// Each VMM program: its name with the version, and whether it is installed and runs.
+    pub async fn installed_vmms(&self, running: &[VmmKind]) -> Vec<(String, String)> {
+        let firecracker = find_firecracker().await.ok().map(|found| found.version);
+        let qemu = QemuBinary::find().await.ok().map(|found| found.version);
+        [("Firecracker", VmmKind::Firecracker, firecracker), ("QEMU", VmmKind::Qemu, qemu)]
+            .into_iter()
+            .map(|(name, kind, version)| {
+                let count = running.iter().filter(|other| **other == kind).count();
+                match (version, count) {
+                    (None, _) => (name.to_owned(), "Not installed".to_owned()),
+                    // A distribution's version goes on in parentheses; the number is enough here.
+                    (Some(version), count) => {
+                        let number = version.split(' ').next().unwrap_or_default();
+                        let runs = if count == 0 {
+                            "not running".into()
+                        } else {
+                            format!("{count} running")
+                        };
+                        (format!("{name} {number}"), format!("Installed, {runs}"))
+                    }
+                }
+            })
+            .collect()
     }
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptQemu {
+    stamp: FileStamp,
+    qemu: QemuBinary,
 }
 
 #[derive(Default, Serialize, Deserialize)]

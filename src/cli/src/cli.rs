@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    bench, bootstrap, demo, dev, doctor, instance, net, pool, status, stop, tenant,
+    bench, bootstrap, demo, dev, doctor, image, instance, net, pool, status, stop, tenant,
 };
 
 /// Turns Linux hosts into a multi-tenant fleet of microVMs.
@@ -46,6 +46,9 @@ enum Command {
     /// Work with the tenants' networks
     #[command(subcommand)]
     Net(net::Command),
+    /// Work with image revisions
+    #[command(subcommand)]
+    Image(image::Command),
     /// Measure boot, warm, sleep and wake on this host
     Bench(bench::Args),
 }
@@ -63,6 +66,7 @@ pub fn run() -> ExitCode {
         Command::Pool(command) => pool::run(command),
         Command::Instance(command) => instance::run(command),
         Command::Net(command) => net::run(command),
+        Command::Image(command) => image::run(command),
         Command::Bench(args) => bench::run(args),
     }
 }

@@ -86,6 +86,14 @@ impl Reaper {
             }
         }
     }
+
+    /// Ends every program we started, with its session.
+    pub(crate) fn end_all(&self) {
+        let sessions: Vec<i32> = self.lock().keys().copied().collect();
+        for sid in sessions {
+            signal_session(sid, Signal::SIGKILL);
+        }
+    }
 }
 
 /// Ends every process of a session: asks with `first`, and kills what is left after `grace_ms`.

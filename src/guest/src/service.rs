@@ -78,6 +78,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         None => Place::Service { poweroff: options.poweroff.clone() },
     };
     let guest = Guest::new(place, root.into());
+    // Nothing is left to do but to listen; whoever reaches the socket finds it so.
+    guest.now_ready();
     match &options.unix {
         None => transport::serve_all(&guest),
         Some(path) => {
@@ -87,8 +89,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             }
         }
     }
-    guest.now_ready();
     reap_until_told(&guest, &signals);
+    guest.reaper.end_all();
     if let Some(path) = &options.unix {
         let _ = std::fs::remove_file(path);
     }

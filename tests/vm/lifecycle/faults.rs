@@ -138,6 +138,48 @@ pub fn a_killed_command_is_settled_by_the_next(world: &World) -> Outcome {
     Outcome::Passed
 }
 
+pub fn ctrl_c_leaves_something_true(world: &World) -> Outcome {
+    let worker = &world.members(WORKERS)[1];
+    mark(world, worker, "interrupted");
+    for (before, verb, delays) in [
+        ("start", "sleep", [100, 700]),
+        ("sleep", "wake", [100, 700]),
+        ("stop", "start", [200, 2000]),
+    ] {
+        for delay in delays {
+            world.ok(&["instance", "start", worker]);
+            if before != "start" {
+                world.ok(&["instance", before, worker]);
+            }
+            let args = ["instance", verb, worker.as_str()];
+            let child = spawn(world.command(&args));
+            // Not a condition to wait for: the moment of the key press is what is varied.
+            std::thread::sleep(Duration::from_millis(delay));
+            let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGINT);
+            let output = wait(child, &args);
+            let row = world.instance(worker);
+            assert!(
+                row["transition"].is_null(),
+                "{verb} was left half-done: {row}\n{}",
+                told(&output)
+            );
+            if output.status.success() {
+                continue;
+            }
+            assert_eq!(output.status.code(), Some(130), "{}", told(&output));
+            world.ok(&["instance", "start", worker]);
+        }
+    }
+    assert_eq!(world.guest(worker, "cat /data/mark"), "interrupted");
+    // Building is interrupted before anything is written; what is current stays current.
+    let current = world.json(&["pool", "info", WORKERS])["current"].clone();
+    let child = spawn(world.command(&["pool", "build", WORKERS]));
+    let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGINT);
+    wait(child, &["pool", "build", WORKERS]);
+    assert_eq!(world.json(&["pool", "info", WORKERS])["current"], current);
+    Outcome::Passed
+}
+
 pub fn a_silent_guest_is_an_error_not_a_hang(world: &World) -> Outcome {
     let worker = &world.members(WORKERS)[1];
     signal(world, worker, Signal::SIGSTOP);

@@ -4,6 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
+use mvm_agent::doctor::insist_on_production;
 use mvm_agent::error::{Error, Kind, Result};
 use mvm_agent::prove::Verdict;
 use mvm_host::packages::Need;
@@ -48,17 +49,27 @@ pub fn run(args: Args) -> ExitCode {
 
 async fn bootstrap(context: Context, args: Args) -> Result<ExitCode> {
     if args.production {
-        context.service.production_ready().await?;
+        return production(&context, args.yes.into()).await;
     }
     let verdicts = prepare(&context, args.yes.into()).await?;
     for verdict in &verdicts {
         output::line(&verdict.to_string())?;
     }
-    if args.production {
-        context.service.production_proven(&verdicts)?;
-    }
     output::line("this host is ready")?;
     eprintln!("next: mvm demo");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything is checked before anything is refused, so that one run names all that is missing.
+async fn production(context: &Context, consent: Consent) -> Result<ExitCode> {
+    packages(context, consent).await?;
+    let digest = image(context, Role::Worker).await?;
+    let verdicts = match prove(context, &digest).await {
+        Ok(verdicts) => verdicts,
+        Err(_) => context.service.known_verdicts(),
+    };
+    insist_on_production(context.service.production_lacks().await, &verdicts)?;
+    output::line("this host is ready for production")?;
     Ok(ExitCode::SUCCESS)
 }
 

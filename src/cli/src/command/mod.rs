@@ -8,6 +8,7 @@ pub mod bootstrap;
 pub mod demo;
 pub mod dev;
 pub mod doctor;
+pub mod image;
 pub mod instance;
 pub mod net;
 pub mod pool;

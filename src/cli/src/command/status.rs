@@ -45,9 +45,8 @@ fn print(overview: &Overview) -> Result<()> {
             ),
         ),
         ("Node", overview.node_id.clone()),
-        ("Firecracker", overview.firecracker.clone()),
-        ("QEMU", overview.qemu.clone()),
     ];
+    pairs.extend(overview.vmm_programs.iter().map(|(name, state)| (name.as_str(), state.clone())));
     if overview.vmms.is_empty() {
         pairs.push((
             "Accelerator",

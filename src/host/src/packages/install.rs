@@ -109,8 +109,8 @@ fn download(packages: &[&str], log: &Path, control: Control<'_>) -> Result<(), P
     }
 }
 
-/// Refreshes the package lists. apt calls it a success when an archive was not reached; that
-/// reason comes back, to be told when what follows fails.
+/// Refreshes the package lists. One archive of several that cannot be reached or is not signed
+/// need not matter: the reason comes back, to be told when what follows fails.
 pub(super) fn update(
     log: Option<&Path>,
     control: Control<'_>,
@@ -123,9 +123,12 @@ pub(super) fn update(
     command.arg("update");
     let (deadline, cancel, interrupt) = (UPDATE_LIMIT, control.cancel, Interrupt::Kill);
     let output = run(Job { what, command, deadline, cancel, interrupt, log, on_line: None })?;
-    match output.status.success() {
-        true => Ok(apt::complaint(what, &output)),
-        false => Err(apt::classify(what, &output, log)),
+    if output.status.success() {
+        return Ok(apt::complaint(what, &output));
+    }
+    match apt::classify(what, &output, log) {
+        error @ (PackageError::LockHeld { .. } | PackageError::NoSpace { .. }) => Err(error),
+        complaint => Ok(Some(complaint)),
     }
 }
 

@@ -164,7 +164,8 @@ fn ask(
         return Err(PackageError::NotFound { what, detail: "apt chose nothing".into() });
     }
     let mut command = apt.command();
-    command.args(["download", "--print-uris"]).current_dir("/");
+    // Ubuntu's lists name SHA-512 too, and apt would print that.
+    command.args(["-oAcquire::ForceHash=SHA256", "download", "--print-uris"]).current_dir("/");
     command.args(wanted.iter().map(|(name, version)| format!("{name}={version}")));
     let uris = apt::uris(&said(&what, command, control)?);
     wanted.into_iter().map(|(name, version)| describe(&what, name, version, &uris)).collect()

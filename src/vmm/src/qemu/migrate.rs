@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `fd:` is what every supported QEMU takes (`file:` is unknown to 7.2; 10.0 warns in its log
-//! that it prefers it). Progress comes by event; a query every quarter second covers a lost one.
+//! that it prefers it). Progress comes by event; a query every 50 ms covers a lost one.
 
 use std::fs::File;
 use std::future::Future;
@@ -27,7 +27,7 @@ const FD_NAME: &str = "mvm-memory";
 /// The default of 128 MiB/s is for networks; a local file takes what the disk gives.
 const BANDWIDTH: u64 = 1 << 40;
 /// How often progress is asked for when no event comes.
-const POLL: Duration = Duration::from_millis(250);
+const POLL: Duration = Duration::from_millis(50);
 /// Free space below which a failed write is blamed on a full file system.
 const FULL_BELOW: u64 = 1 << 20;
 
@@ -74,41 +74,43 @@ impl Qemu {
         deadline: Duration,
         cancel: impl Future<Output = ()> + Send,
     ) -> Result<SnapshotDone, SnapshotError> {
-        match memory.metadata().map(|meta| meta.len()) {
-            Ok(0) => {}
-            Ok(_) => return Err(SnapshotError::File(io::ErrorKind::AlreadyExists.into())),
-            Err(error) => return Err(SnapshotError::File(error)),
-        }
+        check_empty(&memory).map_err(SnapshotError::File)?;
         let began = Instant::now();
         self.pause().await?;
         let stop = began.elapsed();
-        self.start_saving(&memory).await.map_err(|error| SnapshotError::Vmm(saving(error)))?;
-        let ended = {
-            let mut cancel = std::pin::pin!(cancel);
-            tokio::select! {
-                biased;
-                () = &mut cancel => Ended::Cancelled,
-                ended = timeout(deadline, self.settled()) => match ended {
-                    Ok(ended) => Ended::At(ended.map_err(|e| SnapshotError::Vmm(saving(e)))?),
-                    Err(_) => Ended::Deadline,
-                },
-            }
-        };
-        let write = began.elapsed() - stop;
-        match ended {
+        self.start_saving(&memory).await.map_err(saving)?;
+        match self.saved(deadline, cancel).await.map_err(saving)? {
             Ended::At(Progress::Completed) => {}
             Ended::At(Progress::Failed(why)) => return Err(write_failure(&memory, why)),
-            Ended::At(_) => return Err(SnapshotError::Failed("it was cancelled".into())),
-            Ended::Cancelled | Ended::Deadline => {
-                self.give_up_snapshot().await.map_err(|e| SnapshotError::Vmm(saving(e)))?;
-                return Err(match ended {
-                    Ended::Deadline => SnapshotError::Deadline(deadline),
-                    _ => SnapshotError::Cancelled,
-                });
+            Ended::At(other) => {
+                return Err(SnapshotError::Failed(format!("it ended as {other:?}")));
             }
+            Ended::Cancelled => return Err(SnapshotError::Cancelled),
+            Ended::Deadline => return Err(SnapshotError::Deadline(deadline)),
         }
+        let write = began.elapsed() - stop;
         let bytes = sync(memory).await.map_err(sync_failure)?;
         Ok(SnapshotDone { bytes, stop, write, sync: began.elapsed() - stop - write })
+    }
+
+    /// Waits for the end of a save; one that was cancelled or late is over when this returns.
+    async fn saved(
+        &mut self,
+        deadline: Duration,
+        cancel: impl Future<Output = ()> + Send,
+    ) -> Result<Ended, QmpError> {
+        let ended = tokio::select! {
+            biased;
+            () = cancel => Ended::Cancelled,
+            ended = timeout(deadline, self.settled()) => match ended {
+                Ok(ended) => Ended::At(ended?),
+                Err(_) => Ended::Deadline,
+            },
+        };
+        if !matches!(ended, Ended::At(_)) {
+            self.give_up_snapshot().await?;
+        }
+        Ok(ended)
     }
 
     async fn start_saving(&mut self, memory: &File) -> Result<(), QmpError> {
@@ -132,7 +134,7 @@ impl Qemu {
             match progress(&self.query("query-migrate").await?) {
                 Progress::Active | Progress::Idle => {}
                 ended => {
-                    self.leave_transfer().await?;
+                    self.leave_transfer(&ended).await?;
                     return Ok(ended);
                 }
             }
@@ -141,12 +143,16 @@ impl Qemu {
     }
 
     /// QEMU 10 calls a migration over before its run state has left it, and refuses `cont` until
-    /// then.
-    async fn leave_transfer(&mut self) -> Result<(), QmpError> {
-        while matches!(self.run_state().await?, RunState::Saving | RunState::Waiting) {
+    /// then. One that failed to come in is waited for no more.
+    async fn leave_transfer(&mut self, ended: &Progress) -> Result<(), QmpError> {
+        loop {
+            match self.run_state().await? {
+                RunState::Saving => {}
+                RunState::Waiting if *ended == Progress::Completed => {}
+                _ => return Ok(()),
+            }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        Ok(())
     }
 
     /// Ends a half-written snapshot, whoever began it; none at all is fine.
@@ -158,14 +164,14 @@ impl Qemu {
     }
 
     async fn cancel_and_settle(&mut self) -> Result<(), QmpError> {
-        if progress(&self.query("query-migrate").await?) == Progress::Active {
+        let progress = progress(&self.query("query-migrate").await?);
+        if progress == Progress::Active {
             self.query("migrate_cancel").await?;
-            self.settled().await?;
+            return self.settled().await.map(drop);
         }
-        // Somebody else's may have ended just now.
         match self.run_state().await? {
-            RunState::Saving => self.leave_transfer().await,
-            _ => Ok(()),
+            RunState::Waiting => Ok(()),
+            _ => self.leave_transfer(&progress).await,
         }
     }
 
@@ -195,8 +201,16 @@ impl Qemu {
     }
 }
 
-fn saving(error: QmpError) -> crate::vmm::VmmError {
-    failed("save")(error)
+fn saving(error: QmpError) -> SnapshotError {
+    SnapshotError::Vmm(failed("save")(error))
+}
+
+/// What was there before would stay behind a shorter snapshot.
+fn check_empty(memory: &File) -> io::Result<()> {
+    match memory.metadata()?.len() {
+        0 => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is not empty")),
+    }
 }
 
 /// QEMU names the cause in some versions only, so a full file system is looked for too.

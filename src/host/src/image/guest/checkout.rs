@@ -223,4 +223,16 @@ mod tests {
         let exe = dir.path().join("target/debug/deps/mvm-1234");
         assert_eq!(find(&exe).as_deref(), Some(dir.path()));
     }
+
+    #[test]
+    fn cargo_runs_as_the_person_behind_sudo_without_roots_groups() {
+        if !geteuid().is_root() {
+            return eprintln!("SKIP: giving up root needs root");
+        }
+        let nobody = (Uid::from_raw(65534), Gid::from_raw(65534));
+        let person = Person { change_to: Some(nobody), home: Some("/nonexistent".into()) };
+        let output = person.command("id", Path::new("/")).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.starts_with("uid=65534") && !said.contains("(root)"), "{said}");
+    }
 }

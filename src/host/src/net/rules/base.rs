@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::expr::{by_interface, drop_if, from, is, not_from, not_to, to};
 use super::{Chain, Family, Hook, Rule, TABLE};
 
-/// bridge → chain for what comes from it.
+/// bridge → chain for whatever comes in by it, wherever it goes.
+pub(super) const ENTER: &str = "enter_tenant";
+/// bridge → chain for what it sends beyond the host.
 pub(super) const FROM: &str = "from_tenant";
 /// bridge → chain for what goes to it.
 pub(super) const TO: &str = "to_tenant";
@@ -28,6 +30,7 @@ fn any_bridge() -> String {
 
 fn base(name: &str, kind: &'static str, priority: i32, rules: Vec<Rule>) -> Chain {
     let hook = match name {
+        "prerouting" => "prerouting",
         "input" => "input",
         "forward" => "forward",
         _ => "postrouting",
@@ -41,8 +44,14 @@ fn base(name: &str, kind: &'static str, priority: i32, rules: Vec<Rule>) -> Chai
 }
 
 /// The base chains.
-pub(in super::super) fn base_chains() -> [Chain; 3] {
+pub(in super::super) fn base_chains() -> [Chain; 4] {
     let any = any_bridge();
+    // Before connection tracking and routing: a packet without a route is answered by the host
+    // (ICMP) to its claimed source, which must not be another tenant's.
+    let prerouting = vec![
+        Rule::new("enters from tenant", vec![by_interface("iifname", ENTER)]),
+        Rule::new("enters from unknown tenant", drop_if([from(&any)])),
+    ];
     let input = vec![
         Rule::new("tenant to host", vec![by_interface("iifname", INPUT)]),
         Rule::new("unknown tenant to host", drop_if([from(&any)])),
@@ -64,6 +73,7 @@ pub(in super::super) fn base_chains() -> [Chain; 3] {
     let leaving = vec![from(&any), not_to(&any), json!({ "masquerade": null })];
     let postrouting = vec![Rule::new("tenant to world", leaving)];
     [
+        base("prerouting", "filter", -300, prerouting),
         base("input", "filter", 0, input),
         base("forward", "filter", 0, forward),
         base("postrouting", "nat", 100, postrouting),
@@ -77,7 +87,14 @@ pub(in super::super) fn base_sets() -> Vec<Value> {
             "type": "ifname", "map": "verdict" } } })
     };
     let set = |name: &str, kind: &str| json!({ "add": { "set": { "family": "inet", "table": TABLE, "name": name, "type": kind } } });
-    vec![map(FROM), map(TO), map(INPUT), set(GATEWAYS, "ipv4_addr"), set(ROUTED, "ifname")]
+    vec![
+        map(ENTER),
+        map(FROM),
+        map(TO),
+        map(INPUT),
+        set(GATEWAYS, "ipv4_addr"),
+        set(ROUTED, "ifname"),
+    ]
 }
 
 /// Commands that add to and take from the set of guarded uplinks.

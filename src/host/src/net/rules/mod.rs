@@ -1,10 +1,11 @@
 //! What the firewall should be, as values: pure functions from tenants and ports to chains.
 //!
 //! ```text
-//!  inet mvm     input ──┐  maps by bridge   ┌─ t<n>_input   DNS on .1, replies, else drop
-//!               forward ┼──────────────────►├─ t<n>_from    own egress policy, else drop
-//!                       │                   └─ t<n>_to      replies, else drop
-//!               postrouting                    masquerade what leaves a tenant
+//!  inet mvm  prerouting ─┐                  ┌─ t<n>_enter   IPv4 from the own subnet, else drop
+//!            input ──────┤  maps by bridge  ├─ t<n>_input   DNS on .1, replies, else drop
+//!            forward ────┴─────────────────►├─ t<n>_from    own egress policy, else drop
+//!                                           └─ t<n>_to      replies, else drop
+//!            postrouting                       masquerade what leaves a tenant
 //!  netdev mvm   tn<n>i<o>  ingress of one tap: anti-spoof, default drop
 //! ```
 //!

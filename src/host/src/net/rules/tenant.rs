@@ -5,7 +5,7 @@ use mvm_model::network::BRIDGE_PREFIX;
 use mvm_model::record::{Egress, TenantNetwork};
 use serde_json::{Value, json};
 
-use super::base::{FROM, GATEWAYS, INPUT, TO};
+use super::base::{ENTER, FROM, GATEWAYS, INPUT, TO};
 use super::expr::{
     accept, accept_if, drop_if, ipv6, is, is_not, known_connection, network, networks, to,
 };
@@ -75,6 +75,7 @@ pub(in super::super) fn elements(network: &TenantNetwork) -> Vec<Element> {
     };
     let gateway = json!(network.ipv4_subnet.gateway().to_string());
     vec![
+        jump(ENTER, "enter"),
         jump(FROM, "from"),
         jump(TO, "to"),
         jump(INPUT, "input"),
@@ -87,12 +88,12 @@ fn name(network: &TenantNetwork, chain: &str) -> String {
 }
 
 /// The names of a tenant's chains.
-pub(in super::super) fn chain_names(network: &TenantNetwork) -> [String; 3] {
-    ["input", "from", "to"].map(|chain| name(network, chain))
+pub(in super::super) fn chain_names(network: &TenantNetwork) -> [String; 4] {
+    ["enter", "input", "from", "to"].map(|chain| name(network, chain))
 }
 
 /// A tenant's chains. Each ends in a verdict, so nothing falls back into the base chains.
-pub(in super::super) fn tenant_chains(tenant: &TenantNet) -> [Chain; 3] {
+pub(in super::super) fn tenant_chains(tenant: &TenantNet) -> [Chain; 4] {
     let chain = |which: &str, rules| Chain {
         family: Family::Inet,
         name: name(&tenant.network, which),
@@ -100,9 +101,20 @@ pub(in super::super) fn tenant_chains(tenant: &TenantNet) -> [Chain; 3] {
         rules,
     };
     [
+        chain("enter", enter(&tenant.network)),
         chain("input", input(&tenant.network)),
         chain("from", from_tenant(tenant)),
         chain("to", to_tenant(&tenant.egress)),
+    ]
+}
+
+/// What the taps' guards let through, once more where all of a tenant's packets come in.
+fn enter(net: &TenantNetwork) -> Vec<Rule> {
+    let outside = is_not("ip", "saddr", network(net.ipv4_subnet.net()));
+    vec![
+        Rule::new("IPv6 from guest", drop_if([ipv6()])),
+        Rule::new("source outside the subnet", drop_if([outside])),
+        Rule::new("of the tenant", vec![accept()]),
     ]
 }
 
@@ -111,18 +123,11 @@ fn input(net: &TenantNetwork) -> Vec<Rule> {
     let dns =
         |protocol: &str| accept_if([is("ip", "daddr", gateway.clone()), is(protocol, "dport", 53)]);
     vec![
-        Rule::new("IPv6 to host", drop_if([ipv6()])),
-        foreign_source(net),
         Rule::new("DNS", dns("udp")),
         Rule::new("DNS over TCP", dns("tcp")),
         Rule::new("answers to the host", accept_if([known_connection()])),
         Rule::new("guest to host", drop_if([])),
     ]
-}
-
-fn foreign_source(net: &TenantNetwork) -> Rule {
-    let outside = is_not("ip", "saddr", network(net.ipv4_subnet.net()));
-    Rule::new("source outside the subnet", drop_if([outside]))
 }
 
 /// Guests never answer connections from outside, so everything they send outward is the first
@@ -132,13 +137,11 @@ fn from_tenant(tenant: &TenantNet) -> Vec<Rule> {
     let own = net.tenant_net_id.bridge();
     let own_mac = net.tenant_net_id.bridge_mac().to_string();
     let mut rules = vec![
-        Rule::new("IPv6 from guest", drop_if([ipv6()])),
         // Routed back into its own LAN: a detour around port isolation.
         Rule::new("hairpin", drop_if([to(&own), is("ether", "daddr", own_mac)])),
         // Bridged frames pass here only under br_netfilter; within a tenant is allowed.
         Rule::new("within the tenant", accept_if([to(&own)])),
         Rule::new("to another tenant", drop_if([to(&format!("{BRIDGE_PREFIX}*"))])),
-        foreign_source(net),
     ];
     rules.extend(egress(&tenant.egress));
     rules
