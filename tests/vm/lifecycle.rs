@@ -52,6 +52,7 @@ fn main() -> ExitCode {
                 "a_killed_command_is_settled_by_the_next",
                 faults::a_killed_command_is_settled_by_the_next,
             ),
+            ("ctrl_c_leaves_something_true", faults::ctrl_c_leaves_something_true),
             (
                 "a_silent_guest_is_an_error_not_a_hang",
                 faults::a_silent_guest_is_an_error_not_a_hang,

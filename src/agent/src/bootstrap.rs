@@ -1,9 +1,9 @@
 //! Preparing a host: the programs mvm needs and the first image.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
-use mvm_host::image;
+use mvm_host::image::{self, GuestBinary, GuestError};
 use mvm_host::packages::{self, Arch, Control, Need, Os, PackageError, Purpose};
 use mvm_model::Digest;
 use mvm_model::image::{Profile, Role};
@@ -11,6 +11,17 @@ use mvm_model::image::{Profile, Role};
 use crate::error::{About, Classify, Error, Kind, Result};
 use crate::pool::SharedSink;
 use crate::service::Service;
+
+/// The guest agent, looked for (in a checkout: built) once in the life of a process, so that one
+/// command builds all its images with the same.
+fn guest_agent(control: Control<'_>) -> Result<GuestBinary, GuestError> {
+    static FOUND: OnceLock<GuestBinary> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found.clone());
+    }
+    let found = image::find_guest(Arch::HOST, control)?;
+    Ok(FOUND.get_or_init(|| found).clone())
+}
 
 impl Classify for PackageError {
     fn classify(&self) -> (Kind, Option<String>) {
@@ -68,7 +79,7 @@ impl Service {
         self.blocking("build the image", move || {
             let sink = |progress_now| progress(progress_now);
             let control = Control::new(&sink, &cancel);
-            let guest = image::find_guest(Arch::HOST, control)?;
+            let guest = guest_agent(control)?;
             let guest_proto = mvm_guest_proto::VERSION;
             let request = image::Request {
                 profile,

@@ -19,7 +19,7 @@ pub use file::{
     Entry, FileKind, FileStat, List, MakeDir, Path, ReadFile, Stat, Transferred, WriteFile,
 };
 pub use life::{
-    Hello, Hooked, Identity, Logs, LogSource, Memory, Poweroff, SleepPrep, SleepPrepared, Status,
+    Hello, Hooked, Identity, LogSource, Logs, Memory, Poweroff, SleepPrep, SleepPrepared, Status,
     Wake, Woken, WorkloadState, WorkloadStatus,
 };
 
@@ -75,8 +75,19 @@ pub enum NotUnderstood {
 
 /// Every verb of this version.
 pub const VERBS: [&str; 13] = [
-    "hello", "status", "exec", "read-file", "write-file", "list", "stat", "make-dir", "open-port",
-    "logs", "sleep-prep", "wake", "poweroff",
+    "hello",
+    "status",
+    "exec",
+    "read-file",
+    "write-file",
+    "list",
+    "stat",
+    "make-dir",
+    "open-port",
+    "logs",
+    "sleep-prep",
+    "wake",
+    "poweroff",
 ];
 
 /// A request with its idempotency id.
@@ -123,10 +134,7 @@ impl Call {
 impl Request {
     /// True for verbs whose repetition with the same id must not happen twice.
     pub fn is_once(&self) -> bool {
-        matches!(
-            self,
-            Self::WriteFile(_) | Self::SleepPrep(_) | Self::Wake(_) | Self::Poweroff(_)
-        )
+        matches!(self, Self::WriteFile(_) | Self::SleepPrep(_) | Self::Wake(_) | Self::Poweroff(_))
     }
 }
 

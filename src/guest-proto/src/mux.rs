@@ -298,8 +298,7 @@ impl Mux {
                     self.end_session(Violation(format!("guest speaks version {spoken} only")));
                     return;
                 }
-                let confirm =
-                    Block { kind: BlockKind::Confirm, version, host, guest: block.guest };
+                let confirm = Block { kind: BlockKind::Confirm, version, host, guest: block.guest };
                 self.output.extend(confirm.encode());
                 self.open_session();
             }

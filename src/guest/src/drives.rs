@@ -91,7 +91,9 @@ impl Drive {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                return Err(format!("{dir} is not mounted: a process still has its old files open"));
+                return Err(format!(
+                    "{dir} is not mounted: a process still has its old files open"
+                ));
             }
             Err(error) => return Err(failed(error)),
         };

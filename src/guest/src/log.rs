@@ -56,10 +56,9 @@ impl Log {
         let newlines = (0..before_last).rev().filter(|at| kept.bytes[*at] == b'\n');
         match lines.checked_sub(1) {
             None => kept.end,
-            Some(skip) => newlines
-                .map(|at| start + at as u64 + 1)
-                .nth(skip as usize)
-                .unwrap_or(start),
+            Some(skip) => {
+                newlines.map(|at| start + at as u64 + 1).nth(skip as usize).unwrap_or(start)
+            }
         }
     }
 

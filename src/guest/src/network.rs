@@ -28,10 +28,7 @@ impl std::fmt::Display for NetworkError {
     }
 }
 
-fn step(
-    what: &'static str,
-    outcome: Result<(), impl Into<io::Error>>,
-) -> Result<(), NetworkError> {
+fn step(what: &'static str, outcome: Result<(), impl Into<io::Error>>) -> Result<(), NetworkError> {
     outcome.map_err(|error| NetworkError { what, error: error.into() })
 }
 
@@ -87,9 +84,8 @@ fn netmask(prefix: u8) -> Ipv4Addr {
 
 fn resolv_conf(network: &Network) -> String {
     // One line each; whatever else is in the name is no search domain.
-    let clean = |name: &&String| {
-        name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
-    };
+    let clean =
+        |name: &&String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-');
     let search = network.search.as_ref().filter(clean).map(|name| format!("search {name}\n"));
     let servers = network.dns.iter().map(|server| format!("nameserver {server}\n"));
     search.into_iter().chain(servers).collect()
@@ -156,7 +152,8 @@ fn default_route(control: &OwnedFd, gateway: Ipv4Addr) -> nix::Result<()> {
     route.rt_gateway = socket_address(gateway);
     route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
     // SAFETY: the request reads one `rtentry`, which outlives the call.
-    let outcome = unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCADDRT as _, &raw const route) };
+    let outcome =
+        unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCADDRT as _, &raw const route) };
     match Errno::result(outcome) {
         Ok(_) | Err(Errno::EEXIST) => Ok(()),
         Err(error) => Err(error),

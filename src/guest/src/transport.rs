@@ -83,8 +83,7 @@ fn serve_vsock(guest: &Arc<Guest>) {
 }
 
 fn listen_vsock() -> nix::Result<OwnedFd> {
-    let listener =
-        socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let listener = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     bind(listener.as_raw_fd(), &VsockAddr::new(libc::VMADDR_CID_ANY, VSOCK_PORT))?;
     listen(&listener, Backlog::new(16)?)?;
     Ok(listener)
@@ -146,4 +145,3 @@ fn start(guest: &Arc<Guest>, stream: Stream, call: Vec<u8>) {
         guest.note(&format!("cannot start a request's thread: {error}"));
     }
 }
-

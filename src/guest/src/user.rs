@@ -38,8 +38,7 @@ fn find_in(who: &str, passwd: &str, group: &str) -> Result<User, Failure> {
     };
     let by_name = passwd.lines().filter_map(passwd_line).find(|user| user.name == name);
     let number = name.parse::<u32>().ok();
-    let by_number =
-        || passwd.lines().filter_map(passwd_line).find(|user| Some(user.uid) == number);
+    let by_number = || passwd.lines().filter_map(passwd_line).find(|user| Some(user.uid) == number);
     let mut user = match by_name.or_else(by_number) {
         Some(user) => user,
         None => nameless(number.ok_or_else(|| missing("user", name))?),

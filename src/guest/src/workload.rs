@@ -98,8 +98,7 @@ fn supervise(guest: &Guest, wanted: &Wanted) {
             let mut state = guest.workload.lock();
             state.status.pid = None;
             state.status.last_exit = exit;
-            state.status.state =
-                if again { WorkloadState::Backoff } else { WorkloadState::Ended };
+            state.status.state = if again { WorkloadState::Backoff } else { WorkloadState::Ended };
         }
         if !again || !guest.workload.pause(delay(failures_in_row)) {
             return;

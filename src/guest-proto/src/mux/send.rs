@@ -2,8 +2,8 @@
 
 use super::stream::{Inbound, Stream, cost};
 use super::{
-    DATA_CHUNK, ErrorKind, FRAME_COST, Failure, Kind, MAX_PAYLOAD, MAX_STREAMS, Mux,
-    OUTPUT_HIGH, OpenError, StreamKey,
+    DATA_CHUNK, ErrorKind, FRAME_COST, Failure, Kind, MAX_PAYLOAD, MAX_STREAMS, Mux, OUTPUT_HIGH,
+    OpenError, StreamKey,
 };
 
 impl Mux {

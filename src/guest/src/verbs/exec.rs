@@ -222,7 +222,9 @@ impl<'a> Conversation<'a> {
         match times.into_iter().flatten().min() {
             None => PollTimeout::NONE,
             // Rounded up, so that the time has come when we wake.
-            Some(time) => PollTimeout::from(u16::try_from(time.as_millis() + 1).unwrap_or(u16::MAX)),
+            Some(time) => {
+                PollTimeout::from(u16::try_from(time.as_millis() + 1).unwrap_or(u16::MAX))
+            }
         }
     }
 }

@@ -56,10 +56,7 @@ fn reopen(found: &File, path: &str, flags: libc::c_int) -> Result<File, Failure>
 }
 
 /// The directory a path's last component is in, and that component.
-pub(super) fn find_parent<'p>(
-    guest: &Guest,
-    path: &'p str,
-) -> Result<(OwnedFd, &'p str), Failure> {
+pub(super) fn find_parent<'p>(guest: &Guest, path: &'p str) -> Result<(OwnedFd, &'p str), Failure> {
     let (dir, name) = path.rsplit_once('/').ok_or_else(|| invalid("a path is absolute"))?;
     if matches!(name, "" | "." | "..") || name.len() > 255 {
         return Err(invalid(format!("{path:?} does not end in a name")));

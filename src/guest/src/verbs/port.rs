@@ -144,5 +144,8 @@ impl Splice<'_> {
 }
 
 fn broken(error: &std::io::Error) -> Failure {
-    Failure::new(ErrorKind::Failed, format!("the connection broke: {}", crate::sys::describe(error)))
+    Failure::new(
+        ErrorKind::Failed,
+        format!("the connection broke: {}", crate::sys::describe(error)),
+    )
 }

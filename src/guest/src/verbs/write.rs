@@ -117,11 +117,8 @@ impl Draft {
         let random: String =
             sys::fresh_nonce().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let name = format!(".mvm-{random}.tmp");
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = openat(&dir, name.as_str(), flags, Mode::from_bits_truncate(0o600))?;
         Ok(Self { dir, name, file: file.into(), kept: false })
     }

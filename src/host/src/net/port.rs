@@ -12,7 +12,7 @@ use mvm_model::{NetId, Offset, Subnet};
 use super::alias::{Owned, Owner};
 use super::error::{Holder, NetError};
 use super::link::{Kind, Link};
-use super::rules::{self, Family, PortRules};
+use super::rules::{self, Family, Listing, PortRules};
 use super::{Isolation, Net, Port, conntrack, lock, sysctl, tap};
 
 impl Net {
@@ -54,15 +54,18 @@ impl Net {
         net_id: NetId,
         subnet: Subnet,
     ) -> Result<(), NetError> {
-        for link in self.links.all().await? {
-            let Owner::Us(Owned::Port(net, offset)) = self.owner(&link) else { continue };
-            if net != net_id {
-                continue;
-            }
-            self.remove_tap(&link.name).await?;
-            if let Ok(address) = subnet.address(offset) {
-                conntrack::forget(address).await;
-            }
+        let links = self.links.all().await?;
+        let ports: Vec<(&Link, Offset)> = links
+            .iter()
+            .filter_map(|link| match self.owner(link) {
+                Owner::Us(Owned::Port(net, offset)) if net == net_id => Some((link, offset)),
+                _ => None,
+            })
+            .collect();
+        let taps: Vec<&Link> = ports.iter().map(|(link, _)| *link).collect();
+        self.remove_taps(&taps).await?;
+        for address in ports.iter().filter_map(|(_, offset)| subnet.address(*offset).ok()) {
+            conntrack::forget(address).await;
         }
         Ok(())
     }
@@ -124,7 +127,7 @@ impl Net {
         let listing = self.nft.list(&["chain", "netdev", rules::TABLE, &chain.name]).await?;
         Ok(match listing {
             None => Some(format!("chain {} is missing", chain.name)),
-            Some(listing) => chain.difference(&listing),
+            Some(objects) => chain.difference(&Listing::of(objects)),
         })
     }
 
@@ -178,28 +181,42 @@ impl Net {
         }
     }
 
-    /// Down and out of the bridge first, then the chain, then the tap: at no moment can it send
-    /// without its rules.
     async fn remove_tap(&self, name: &str) -> Result<(), NetError> {
-        let link = self.links.get(name).await?;
-        if let Some(link) = &link {
-            if !matches!(self.owner(link), Owner::Us(_)) {
-                return Ok(());
+        match self.links.get(name).await? {
+            Some(link) if matches!(self.owner(&link), Owner::Us(_)) => {
+                self.remove_taps(&[&link]).await
             }
-            self.links.detach(link).await?;
-        }
-        self.remove_guard(name).await?;
-        match link {
-            Some(link) => self.links.delete(&link).await,
-            None => Ok(()),
+            Some(_) => Ok(()),
+            None => self.remove_guards(&[name]).await,
         }
     }
 
-    async fn remove_guard(&self, name: &str) -> Result<(), NetError> {
-        if self.nft.list(&["chain", "netdev", rules::TABLE, name]).await?.is_none() {
+    /// Down and out of the bridge first, then the chains, then the taps: at no moment can one
+    /// send without its rules.
+    async fn remove_taps(&self, taps: &[&Link]) -> Result<(), NetError> {
+        for tap in taps {
+            self.links.detach(tap).await?;
+        }
+        let names: Vec<&str> = taps.iter().map(|tap| tap.name.as_str()).collect();
+        self.remove_guards(&names).await?;
+        for tap in taps {
+            self.links.delete(tap).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_guards(&self, taps: &[&str]) -> Result<(), NetError> {
+        let chains = self.nft.list(&["chains", "netdev"]).await?.unwrap_or_default();
+        let there: Vec<&str> = chains
+            .iter()
+            .filter(|object| object["chain"]["table"] == rules::TABLE)
+            .filter_map(|object| object["chain"]["name"].as_str())
+            .filter(|name| taps.contains(name))
+            .collect();
+        if there.is_empty() {
             return Ok(());
         }
-        let removal = rules::removal(Family::Netdev, name).to_vec();
-        self.nft.apply(&format!("remove the guard of tap {name}"), removal).await
+        let removal = there.iter().flat_map(|name| rules::removal(Family::Netdev, name)).collect();
+        self.nft.apply("remove guards of taps", removal).await
     }
 }

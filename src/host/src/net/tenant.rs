@@ -8,11 +8,11 @@ use ipnet::Ipv4Net;
 use mvm_model::NetId;
 use mvm_model::network::MTU;
 use mvm_model::record::{Egress, TenantNetwork};
-use serde_json::Value;
 
 use super::alias::{Owned, Owner};
 use super::error::{Holder, NetError};
 use super::link::{Kind, Link};
+use super::rules::Listing;
 use super::{Net, TenantNet, forwarding, lock, rules, sysctl};
 
 impl Net {
@@ -83,8 +83,9 @@ impl Net {
         Ok(rules::tenant_difference(tenant, &listing))
     }
 
-    pub(super) async fn inet_listing(&self) -> Result<Option<Vec<Value>>, NetError> {
-        self.nft.list(&["table", "inet", rules::TABLE]).await
+    pub(super) async fn inet_listing(&self) -> Result<Option<Listing>, NetError> {
+        let listing = self.nft.list(&["table", "inet", rules::TABLE]).await?;
+        Ok(listing.map(Listing::of))
     }
 
     pub(super) async fn ensure_bridge(&self, tenant: &TenantNet) -> Result<Link, NetError> {
@@ -134,7 +135,7 @@ impl Net {
         let Some(listing) = self.inet_listing().await? else { return Ok(()) };
         let links = self.links.all().await?;
         let in_use = links.iter().any(|link| super::alias::is_any_mvm(link.alias.as_deref()));
-        if in_use || rules::has_tenants(&listing) {
+        if in_use || listing.has_tenants() {
             return Ok(());
         }
         self.nft.apply("remove our tables", rules::table_removal()).await

@@ -123,6 +123,10 @@ async fn control_c_ends_what_runs_on_a_terminal() {
     let tty = Some(TtySize { rows: 24, cols: 80 });
     let process = client.exec(Exec { argv, tty, ..Exec::default() }, LIMIT).await.unwrap();
     process.input().write(&[3]).await;
+    assert_eq!(exit_of(&process).await, ExecExit::Signal(2));
+}
+
+async fn exit_of(process: &Process) -> ExecExit {
     let end = async {
         loop {
             if let ProcessEvent::Exit(exit) = process.next().await.unwrap() {
@@ -130,21 +134,18 @@ async fn control_c_ends_what_runs_on_a_terminal() {
             }
         }
     };
-    let exit = tokio::time::timeout(LIMIT, end).await.unwrap();
-    assert_eq!(exit, ExecExit::Signal(2));
+    tokio::time::timeout(LIMIT, end).await.unwrap()
 }
 
 #[tokio::test]
 async fn signals_reach_the_program() {
     let agent = Agent::start().await;
     let client = agent.client().await;
-    let process =
-        client.exec(shell("trap 'exit 9' TERM; echo on; while :; do sleep 0.02; done"), LIMIT);
-    let process = process.await.unwrap();
+    let script = "trap 'exit 9' TERM; echo on; while :; do sleep 0.02; done";
+    let process = client.exec(shell(script), LIMIT).await.unwrap();
     read_until(&process, "on").await;
     process.input().signal(15).await;
-    let exit = tokio::time::timeout(LIMIT, process.next()).await.unwrap().unwrap();
-    assert_eq!(exit, ProcessEvent::Exit(ExecExit::Code(9)));
+    assert_eq!(exit_of(&process).await, ExecExit::Code(9));
 }
 
 #[tokio::test]

@@ -43,8 +43,7 @@ pub(super) fn spawn(
 fn on_pipes(reaper: &Reaper, program: &Program<'_>) -> Result<Running, Failure> {
     let mut command = program.command()?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let (mut child, exit) =
-        reaper.spawn(&mut command).map_err(|error| program.failure(&error))?;
+    let (mut child, exit) = reaper.spawn(&mut command).map_err(|error| program.failure(&error))?;
     let missing = || Failure::new(mvm_guest_proto::message::ErrorKind::Failed, "no pipe");
     let input: OwnedFd = child.stdin.take().ok_or_else(missing)?.into();
     let output: OwnedFd = child.stdout.take().ok_or_else(missing)?.into();
@@ -59,11 +58,7 @@ fn on_pipes(reaper: &Reaper, program: &Program<'_>) -> Result<Running, Failure> 
     })
 }
 
-fn on_terminal(
-    reaper: &Reaper,
-    program: &Program<'_>,
-    size: TtySize,
-) -> Result<Running, Failure> {
+fn on_terminal(reaper: &Reaper, program: &Program<'_>, size: TtySize) -> Result<Running, Failure> {
     let failed = |error: nix::Error| system_failure("cannot make a terminal", error);
     let (master, slave) = sys::open_terminal().map_err(failed)?;
     sys::set_tty_size(&master, size.rows, size.cols).map_err(failed)?;

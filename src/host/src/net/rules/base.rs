@@ -6,7 +6,7 @@ use mvm_model::network::BRIDGE_PREFIX;
 use serde_json::{Value, json};
 
 use super::expr::{by_interface, drop_if, from, is, not_from, not_to, to};
-use super::{Chain, Family, Hook, Rule, TABLE};
+use super::{Chain, Family, Hook, Listing, Rule, TABLE};
 
 /// bridge → chain for whatever comes in by it, wherever it goes.
 pub(super) const ENTER: &str = "enter_tenant";
@@ -111,12 +111,6 @@ pub(in super::super) fn uplink_commands(add: &Uplinks, delete: &Uplinks) -> Vec<
 }
 
 /// The guarded uplinks of a listing.
-pub(in super::super) fn guarded_uplinks(listing: &[Value]) -> Uplinks {
-    listing
-        .iter()
-        .map(|object| &object["set"])
-        .filter(|set| set["name"] == ROUTED && set["table"] == TABLE)
-        .flat_map(|set| set["elem"].as_array().map(Vec::as_slice).unwrap_or_default())
-        .filter_map(|element| element.as_str().map(str::to_owned))
-        .collect()
+pub(in super::super) fn guarded_uplinks(listing: &Listing) -> Uplinks {
+    listing.elements(ROUTED).iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }

@@ -25,11 +25,13 @@ use sha2::{Digest as _, Sha256};
 
 mod base;
 mod expr;
+mod listing;
 mod port;
 mod tenant;
 
 pub(super) use base::{Uplinks, guarded_uplinks, uplink_commands};
 use base::{base_chains, base_sets};
+pub(super) use listing::Listing;
 pub(super) use port::PortRules;
 use tenant::{elements, tenant_chains};
 
@@ -83,9 +85,15 @@ impl Rule {
         Self { comment, expr }
     }
 
-    /// Comment and verdict, the part of a listing that is compared.
+    /// Comment and verdict: what is compared.
     fn essence(&self) -> String {
         essence(&self.comment, &self.expr)
+    }
+
+    /// The same of a rule as listed.
+    fn essence_of(listed: &Value) -> String {
+        let expr = listed["expr"].as_array().map(Vec::as_slice).unwrap_or_default();
+        essence(listed["comment"].as_str().unwrap_or("foreign rule"), expr)
     }
 }
 
@@ -139,30 +147,17 @@ impl Chain {
         json!({ "family": self.family.as_str(), "table": TABLE, key: self.name })
     }
 
-    /// The first thing in a listing that differs from this chain.
-    pub(super) fn difference(&self, listing: &[Value]) -> Option<String> {
-        let mine = |object: &Value, key: &str| {
-            object["family"] == self.family.as_str()
-                && object["table"] == TABLE
-                && object[key] == self.name
-        };
-        let Some(chain) = listing.iter().map(|o| &o["chain"]).find(|c| mine(c, "name")) else {
+    /// The first thing in a listing of its table that differs from this chain.
+    pub(super) fn difference(&self, listing: &Listing) -> Option<String> {
+        let Some(chain) = listing.chain(&self.name) else {
             return Some(format!("chain {} is missing", self.name));
         };
-        if let Some(problem) = self.hook.as_ref().and_then(|hook| hook_difference(hook, chain)) {
+        let hook = self.hook.as_ref().and_then(|hook| hook_difference(hook, &chain.declaration));
+        if let Some(problem) = hook {
             return Some(format!("chain {}: {problem}", self.name));
         }
-        let there: Vec<String> = listing
-            .iter()
-            .map(|object| &object["rule"])
-            .filter(|rule| mine(rule, "chain"))
-            .map(|rule| {
-                let expr = rule["expr"].as_array().map(Vec::as_slice).unwrap_or_default();
-                essence(rule["comment"].as_str().unwrap_or("foreign rule"), expr)
-            })
-            .collect();
         let wanted: Vec<String> = self.rules.iter().map(Rule::essence).collect();
-        rules_difference(&self.name, &wanted, &there)
+        rules_difference(&self.name, &wanted, &chain.rules)
     }
 }
 
@@ -224,14 +219,6 @@ pub(super) fn tenant_removal(network: &TenantNetwork) -> Vec<Value> {
     commands
 }
 
-/// Whether a listing of `inet mvm` has any tenant's chains.
-pub(super) fn has_tenants(listing: &[Value]) -> bool {
-    listing
-        .iter()
-        .map(|o| &o["chain"])
-        .any(|chain| chain["name"].is_string() && chain["hook"].is_null())
-}
-
 /// Commands that remove both our tables.
 pub(super) fn table_removal() -> Vec<Value> {
     let table = |family: Family| json!({ "family": family.as_str(), "name": TABLE });
@@ -242,7 +229,7 @@ pub(super) fn table_removal() -> Vec<Value> {
 }
 
 /// The first thing in a listing of `inet mvm` that differs from what a tenant needs.
-pub(super) fn tenant_difference(tenant: &TenantNet, listing: &[Value]) -> Option<String> {
+pub(super) fn tenant_difference(tenant: &TenantNet, listing: &Listing) -> Option<String> {
     let chains = base_chains().into_iter().chain(tenant_chains(tenant));
     chains.into_iter().find_map(|chain| chain.difference(listing)).or_else(|| {
         let elements = elements(&tenant.network);

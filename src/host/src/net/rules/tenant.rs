@@ -9,7 +9,7 @@ use super::base::{ENTER, FROM, GATEWAYS, INPUT, TO};
 use super::expr::{
     accept, accept_if, drop_if, ipv6, is, is_not, known_connection, network, networks, to,
 };
-use super::{Chain, Family, Rule, TABLE, TenantNet};
+use super::{Chain, Family, Listing, Rule, TABLE, TenantNet};
 
 /// Never reachable from a guest as "the internet": not globally routable, or the fleet's own
 /// (the cluster's 10.240.0.0/12 is within the first). The documentation networks 192.0.2.0/24,
@@ -54,10 +54,8 @@ impl Element {
     }
 
     /// Whether a listing has it.
-    pub(in super::super) fn is_in(&self, listing: &[Value]) -> bool {
-        let named = |o: &Value| o["name"] == self.set && o["table"] == TABLE;
-        let has = |o: &Value| o["elem"].as_array().is_some_and(|all| all.contains(&self.value));
-        listing.iter().flat_map(|o| [&o["map"], &o["set"]]).any(|o| named(o) && has(o))
+    pub(in super::super) fn is_in(&self, listing: &Listing) -> bool {
+        listing.elements(self.set).contains(&self.value)
     }
 
     /// Which set it belongs to.

@@ -10,12 +10,11 @@ mod foreign;
 use ipnet::Ipv4Net;
 use mvm_model::network::MTU;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::alias::{Owned, Owner};
 use super::error::NetError;
 use super::link::{Kind, Link};
-use super::rules::{self, PortRules};
+use super::rules::{self, Listing, PortRules};
 use super::tenant::gateway;
 use super::{Isolation, Net, Port, TenantNet, forwarding, sysctl};
 
@@ -76,8 +75,8 @@ pub enum Severity {
 struct Seen {
     links: Vec<Link>,
     addresses: Vec<(u32, Ipv4Net)>,
-    inet: Vec<Value>,
-    netdev: Vec<Value>,
+    inet: Listing,
+    netdev: Listing,
 }
 
 impl Net {
@@ -86,11 +85,12 @@ impl Net {
     /// # Errors
     /// When kernel or `nft` cannot be asked; what they say wrong is a finding, not an error.
     pub async fn verify(&self, expected: &Expected) -> Result<Report, NetError> {
+        let netdev = self.nft.list(&["table", "netdev", rules::TABLE]).await?;
         let seen = Seen {
             links: self.links.all().await?,
             addresses: self.links.addresses().await?,
             inet: self.inet_listing().await?.unwrap_or_default(),
-            netdev: self.nft.list(&["table", "netdev", rules::TABLE]).await?.unwrap_or_default(),
+            netdev: Listing::of(netdev.unwrap_or_default()),
         };
         let mut findings = Vec::new();
         for tenant in &expected.tenants {
@@ -211,8 +211,7 @@ fn setting_problems(bridge: &str, tenant: &TenantNet) -> Vec<Option<String>> {
 fn leftover_guards(seen: &Seen) -> impl Iterator<Item = Finding> {
     let there = |name: &str| seen.links.iter().any(|link| link.name == name);
     seen.netdev
-        .iter()
-        .filter_map(|object| object["chain"]["name"].as_str())
+        .chain_names()
         .filter(move |name| !there(name))
         .map(|name| warning(name, "is a guard without a tap", REMOVE))
 }
