@@ -7,7 +7,7 @@
 use mvm_model::record::InstanceRecord;
 use mvm_model::state::{State, Status, Transition};
 use mvm_vmm::process;
-use mvm_vmm::{ExitKind, ExitRecord};
+use mvm_vmm::{ExitKind, ExitRecord, RunningRecord};
 
 use crate::service::Service;
 
@@ -55,12 +55,22 @@ impl Service {
     pub fn observe(&self, record: &InstanceRecord) -> Observed {
         let transition = record.transition.clone();
         let state = match record.state.vm() {
-            Some(vm) if !process::is_alive(&vm.process) => {
-                after_exit(&record.state, self.exit_of(record).as_ref())
-            }
+            Some(vm) if !process::is_alive(&vm.process) => self.without_vm(record),
             _ => record.state.clone(),
         };
         Observed { state, transition }
+    }
+
+    /// What a record whose VM is gone became. While its supervisor still writes down how it
+    /// ended, that is not known yet and the record stands.
+    fn without_vm(&self, record: &InstanceRecord) -> State {
+        let exit = self.exit_of(record);
+        let running = RunningRecord::load(&self.dirs.vm(record.instance_id)).ok().flatten();
+        let supervised = running.is_some_and(|running| process::is_alive(&running.supervisor));
+        match (&exit, supervised) {
+            (None, true) => record.state.clone(),
+            _ => after_exit(&record.state, exit.as_ref()),
+        }
     }
 
     /// How an instance's VM ended, when its shim saw it.

@@ -3,10 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use mvm_guest_proto::config::GuestConfig;
 
+use crate::initrd::Took;
 use crate::log::Log;
 use crate::once::Once;
 use crate::reaper::Reaper;
@@ -29,7 +29,7 @@ pub(crate) enum Place {
 /// Where in its life the guest is.
 #[derive(Debug, Default)]
 pub(crate) struct Life {
-    /// Milliseconds from start to ready; `None` before.
+    /// Milliseconds from the start of PID 1 to ready, modules apart; `None` before.
     pub(crate) ready_after_ms: Option<u64>,
     /// What went wrong on the way, for people.
     pub(crate) problems: Vec<String>,
@@ -46,7 +46,8 @@ pub(crate) struct Guest {
     pub(crate) place: Place,
     /// What host paths are relative to.
     pub(crate) root: OwnedFd,
-    pub(crate) started: Instant,
+    /// When PID 1 began, or this service.
+    began: Took,
     pub(crate) reaper: Reaper,
     /// What the agent noted.
     pub(crate) log: Log,
@@ -64,11 +65,11 @@ const LOG_SIZE: usize = 32 * 1024;
 
 impl Guest {
     /// An agent that has done nothing yet.
-    pub(crate) fn new(place: Place, root: OwnedFd) -> Arc<Self> {
+    pub(crate) fn new(place: Place, root: OwnedFd, began: Took) -> Arc<Self> {
         Arc::new(Self {
             place,
             root,
-            started: Instant::now(),
+            began,
             reaper: Reaper::default(),
             log: Log::new(LOG_SIZE),
             workload: Workload::default(),
@@ -104,7 +105,7 @@ impl Guest {
 
     /// Everything the configuration asks for is done.
     pub(crate) fn now_ready(&self) {
-        let millis = self.started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+        let millis = self.began.so_far().as_millis().try_into().unwrap_or(u64::MAX);
         self.life().ready_after_ms = Some(millis);
         self.note(&format!("ready after {millis} ms"));
     }

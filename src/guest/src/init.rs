@@ -16,13 +16,14 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::drives::{Drive, Mounted};
 use crate::guest::{Guest, Place};
+use crate::initrd::Took;
 use crate::{config, mounts, network, power, transport, workload};
 
 /// Grace processes have when a signal turns the machine off.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the stage and then reaps until the machine ends.
-pub(crate) fn run() -> ! {
+pub(crate) fn run(took: Took) -> ! {
     let signals = block_signals();
     let mut problems = mounts::kernel();
     problems.extend(mounts::root());
@@ -33,7 +34,7 @@ pub(crate) fn run() -> ! {
         eprintln!("mvm-guest: cannot open /");
         power::end_machine();
     };
-    let guest = Guest::new(Place::Init, root.into());
+    let guest = Guest::new(Place::Init, root.into(), took);
     problems.into_iter().for_each(|problem| guest.problem(problem));
     if let Err(error) = network::set_up_loopback() {
         guest.problem(error.to_string());

@@ -1,11 +1,13 @@
 //! PID 1 in the initrd: load the modules, mount the root, go there.
 //!
+//! When the root's init is this very program it is not started again but goes on as the root
+//! stage: reading it once more from a compressed root would be half of the guest's start.
+//!
 //! With `mvm.probe` on the kernel command line it only shows that this machine runs a kernel up
 //! to user space: it prints [`PROBE_OK`] and turns the machine off.
 
-use std::convert::Infallible;
-use std::ffi::CString;
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,17 +26,50 @@ const INIT: &str = "/sbin/init";
 /// How long the root drive may take to appear once its driver is loaded.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Runs the stage; turns the machine off when it cannot go on.
-pub(crate) fn run() -> ! {
-    let Err(error) = stage();
-    eprintln!("mvm-guest: cannot start: {error}");
-    power::end_machine()
+/// When PID 1 began and how long it loaded modules, so that the guest can say how long its own
+/// start took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Took {
+    /// Monotonic clock when PID 1 began.
+    began: Duration,
+    /// Time for the modules.
+    modules: Duration,
 }
 
-fn stage() -> Result<Infallible, String> {
+impl Took {
+    /// Nothing came before: it begins now.
+    pub(crate) fn nothing() -> Self {
+        Self { began: clock(), modules: Duration::ZERO }
+    }
+
+    /// Time since PID 1 began, modules apart.
+    pub(crate) fn so_far(self) -> Duration {
+        clock().saturating_sub(self.began).saturating_sub(self.modules)
+    }
+}
+
+/// The monotonic clock, which both stages share.
+fn clock() -> Duration {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map(Duration::from).unwrap_or_default()
+}
+
+/// Runs the stage; returns in the root, when that is to be ruled by this program. Turns the
+/// machine off when it cannot go on.
+pub(crate) fn run() -> Took {
+    stage().unwrap_or_else(|error| {
+        eprintln!("mvm-guest: cannot start: {error}");
+        power::end_machine()
+    })
+}
+
+fn stage() -> Result<Took, String> {
+    let began = clock();
     mounts::kernel().into_iter().for_each(|error| eprintln!("mvm-guest: {error}"));
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let before_modules = clock();
     load_modules();
+    let took = Took { began, modules: clock().saturating_sub(before_modules) };
     if has_word(&command_line, "mvm.probe") {
         println!("{PROBE_OK}");
         power::end_machine();
@@ -44,7 +79,12 @@ fn stage() -> Result<Infallible, String> {
     fs::create_dir_all(NEW_ROOT).map_err(|error| format!("{NEW_ROOT}: {error}"))?;
     mount(Some(ROOT_DEVICE), NEW_ROOT, Some(kind), MsFlags::MS_RDONLY, None::<&str>)
         .map_err(|error| format!("cannot mount {ROOT_DEVICE} as {kind}: {}", error.desc()))?;
-    switch_root()
+    enter_root()?;
+    if is_this_program(Path::new(INIT)) {
+        return Ok(took);
+    }
+    let Err(error) = nix::unistd::execv(c"/sbin/init", &[c"/sbin/init"]);
+    Err(format!("cannot run {INIT}: {}", error.desc()))
 }
 
 /// Loads every module in the order of its name. One that fails is told and skipped: it may be
@@ -88,22 +128,34 @@ fn wait_for_device(device: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn switch_root() -> Result<Infallible, String> {
+/// Makes the new root the root.
+fn enter_root() -> Result<(), String> {
     let failed = |what: &str, error: nix::Error| format!("cannot {what}: {}", error.desc());
     for at in ["/proc", "/sys", "/dev"] {
         let to = format!("{NEW_ROOT}{at}");
         mount(Some(at), to.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
             .map_err(|error| failed(&format!("move {at} to the root"), error))?;
     }
-    // What would stay in the memory of the initrd is this program.
-    let _ = fs::remove_file("/init");
     std::env::set_current_dir(NEW_ROOT).map_err(|error| format!("{NEW_ROOT}: {error}"))?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
         .map_err(|error| failed("move the root", error))?;
     nix::unistd::chroot(".").map_err(|error| failed("change the root", error))?;
-    std::env::set_current_dir("/").map_err(|error| format!("/: {error}"))?;
-    let init = CString::from(c"/sbin/init");
-    nix::unistd::execv(&init, &[&init]).map_err(|error| failed(&format!("run {INIT}"), error))
+    std::env::set_current_dir("/").map_err(|error| format!("/: {error}"))
+}
+
+/// Whether `program` is the one that runs now: of the same size and with the same first page,
+/// which holds the linker's id of the build.
+fn is_this_program(program: &Path) -> bool {
+    let beginning = |path: &Path| -> std::io::Result<(u64, [u8; 4096])> {
+        let mut file = File::open(path)?;
+        let mut page = [0; 4096];
+        file.read_exact(&mut page)?;
+        Ok((file.metadata()?.len(), page))
+    };
+    match (beginning(program), beginning(Path::new("/proc/self/exe"))) {
+        (Ok(there), Ok(here)) => there == here,
+        _ => false,
+    }
 }
 
 fn has_word(command_line: &str, word: &str) -> bool {
@@ -118,6 +170,13 @@ fn value<'a>(command_line: &'a str, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_known_by_its_beginning_and_size() {
+        assert!(is_this_program(&std::env::current_exe().unwrap()));
+        assert!(!is_this_program(Path::new("/bin/sh")));
+        assert!(!is_this_program(Path::new("/no/such/program")));
+    }
 
     #[test]
     fn the_command_line_is_read_by_words() {

@@ -40,11 +40,12 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {
-        // Neither returns: PID 1 that ends is a kernel panic.
-        if std::path::Path::new(initrd::MODULES).is_dir() {
-            initrd::run();
-        }
-        init::run();
+        let took = match std::path::Path::new(initrd::MODULES).is_dir() {
+            true => initrd::run(),
+            false => initrd::Took::nothing(),
+        };
+        // Never returns: PID 1 that ends is a kernel panic.
+        init::run(took);
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match service::Options::parse(&arguments) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::guest::{Guest, Place};
+use crate::initrd::Took;
 use crate::{init, transport};
 
 /// What the command line asks for.
@@ -77,7 +78,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Some(_) => Place::Lodger,
         None => Place::Service { poweroff: options.poweroff.clone() },
     };
-    let guest = Guest::new(place, root.into());
+    let guest = Guest::new(place, root.into(), Took::nothing());
     // Nothing is left to do but to listen; whoever reaches the socket finds it so.
     guest.now_ready();
     match &options.unix {

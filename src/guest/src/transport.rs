@@ -33,17 +33,32 @@ const STACK: usize = 256 * 1024;
 /// Serves every way in that exists. Returns at once; the threads live on.
 pub(crate) fn serve_all(guest: &Arc<Guest>) {
     match find_port() {
-        Some(port) => spawn(guest, "port", move |guest| serve_port(guest, &port)),
+        Some(port) => drop(spawn(guest, "port", move |guest| serve_port(guest, &port))),
         None => guest.note("no virtio-serial port for the agent"),
     }
     spawn(guest, "vsock", serve_vsock);
 }
 
-fn spawn(guest: &Arc<Guest>, name: &str, run: impl FnOnce(&Arc<Guest>) + Send + 'static) {
+/// Whether a thread was started.
+#[derive(PartialEq)]
+enum Spawned {
+    Yes,
+    No,
+}
+
+fn spawn(
+    guest: &Arc<Guest>,
+    name: &str,
+    run: impl FnOnce(&Arc<Guest>) + Send + 'static,
+) -> Spawned {
     let served = Arc::clone(guest);
     let thread = thread::Builder::new().name(name.into()).stack_size(STACK);
-    if let Err(error) = thread.spawn(move || run(&served)) {
-        guest.note(&format!("cannot start thread {name}: {error}"));
+    match thread.spawn(move || run(&served)) {
+        Ok(_) => Spawned::Yes,
+        Err(error) => {
+            guest.note(&format!("cannot start thread {name}: {error}"));
+            Spawned::No
+        }
     }
 }
 
@@ -96,8 +111,11 @@ fn listen_vsock() -> nix::Result<OwnedFd> {
 pub(crate) fn serve_unix(guest: &Arc<Guest>, path: &Path) -> std::io::Result<()> {
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    spawn(guest, "unix", move |guest| accept_all(guest, &listener, |_| true));
-    Ok(())
+    let spawned = spawn(guest, "unix", move |guest| accept_all(guest, &listener, |_| true));
+    match spawned {
+        Spawned::Yes => Ok(()),
+        Spawned::No => Err(std::io::ErrorKind::OutOfMemory.into()),
+    }
 }
 
 fn accept_all(guest: &Arc<Guest>, listener: &impl AsFd, welcome: impl Fn(&OwnedFd) -> bool) {
@@ -119,11 +137,14 @@ fn accept_all(guest: &Arc<Guest>, listener: &impl AsFd, welcome: impl Fn(&OwnedF
         }
         connections.fetch_add(1, Ordering::Relaxed);
         let count = Arc::clone(&connections);
-        spawn(guest, "connection", move |guest| {
+        let spawned = spawn(guest, "connection", move |guest| {
             // A connection that breaks is nobody's news.
             let _ = serve(&peer, Disconnect::Final, |stream, call| start(guest, stream, call));
             count.fetch_sub(1, Ordering::Relaxed);
         });
+        if spawned == Spawned::No {
+            connections.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Status {
     /// What went wrong on the way, for people.
     #[serde(default)]
     pub problems: Vec<String>,
-    /// Milliseconds from the start of PID 1 in the root stage to ready.
+    /// Milliseconds from the start of PID 1 to ready, loading of kernel modules apart.
     #[serde(default)]
     pub ready_after_ms: Option<u64>,
     /// The workload.

@@ -45,7 +45,7 @@ impl Net {
         let wanted: Uplinks = noted.iter().cloned().chain(silent).collect();
         // Note and guard come first: forwarding is never on without them.
         self.note(&wanted)?;
-        self.guard(&noted, &wanted).await?;
+        self.guard(&wanted).await?;
         wanted.iter().try_for_each(|name| sysctl::ensure(&forwarding(name), "1"))
     }
 
@@ -78,19 +78,20 @@ impl Net {
     }
 
     async fn give_up(&self, noted: Uplinks) -> Result<(), NetError> {
-        self.guard(&noted, &Uplinks::new()).await?;
+        if noted.is_empty() {
+            return Ok(());
+        }
+        self.guard(&Uplinks::new()).await?;
         self.note(&Uplinks::new())
     }
 
-    /// Makes the set of guarded uplinks so. `noted` may hold more than the set.
-    async fn guard(&self, noted: &Uplinks, wanted: &Uplinks) -> Result<(), NetError> {
+    /// Makes the set of guarded uplinks so.
+    async fn guard(&self, wanted: &Uplinks) -> Result<(), NetError> {
         let Some(listing) = self.inet_listing().await? else { return Ok(()) };
         let there = rules::guarded_uplinks(&listing);
-        let known: Uplinks = noted.union(&there).cloned().collect();
-        let extra: Uplinks = known.difference(wanted).cloned().collect();
-        let missing: Uplinks = wanted.difference(&there).cloned().collect();
-        let gone: Uplinks = extra.intersection(&there).cloned().collect();
-        let commands = rules::uplink_commands(&missing, &gone);
+        let missing = wanted.difference(&there).cloned().collect();
+        let extra = there.difference(wanted).cloned().collect();
+        let commands = rules::uplink_commands(&missing, &extra);
         if commands.is_empty() {
             return Ok(());
         }

@@ -11,14 +11,16 @@ use ipnet::Ipv4Net;
 use mvm_model::Mac;
 use mvm_model::network::MTU;
 use rtnetlink::packet_core::Nla;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
     BridgeStpState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{
-    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkUnspec, RouteMessageBuilder,
+    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkGetRequest, LinkUnspec,
+    RouteMessageBuilder,
 };
 
 use super::error::NetError;
@@ -74,8 +76,15 @@ impl Links {
         Ok(Self(handle))
     }
 
+    /// Without counters, which are most of an answer.
+    fn question(&self) -> LinkGetRequest {
+        let mask = vec![LinkExtentMask::SkipStats];
+        self.0.link().get().set_filter_mask(AddressFamily::Unspec, mask)
+    }
+
     pub(super) async fn get(&self, name: &str) -> Result<Option<Link>, NetError> {
-        let mut stream = Box::pin(self.0.link().get().match_name(name.to_string()).execute());
+        let request = self.question().match_name(name.to_string());
+        let mut stream = Box::pin(request.execute());
         match deadline("look at", name, stream.try_next()).await {
             Ok(message) => Ok(message.map(Link::from)),
             Err(error) if raw_code(&error) == Some(-ENODEV) => Ok(None),
@@ -84,7 +93,7 @@ impl Links {
     }
 
     pub(super) async fn all(&self) -> Result<Vec<Link>, NetError> {
-        let stream = self.0.link().get().execute();
+        let stream = self.question().execute();
         let all: Vec<LinkMessage> = deadline("list", "interfaces", stream.try_collect()).await?;
         Ok(all.into_iter().map(Link::from).collect())
     }

@@ -85,13 +85,15 @@ impl Net {
     /// # Errors
     /// When kernel or `nft` cannot be asked; what they say wrong is a finding, not an error.
     pub async fn verify(&self, expected: &Expected) -> Result<Report, NetError> {
-        let netdev = self.nft.list(&["table", "netdev", rules::TABLE]).await?;
-        let seen = Seen {
-            links: self.links.all().await?,
-            addresses: self.links.addresses().await?,
-            inet: self.inet_listing().await?.unwrap_or_default(),
-            netdev: Listing::of(netdev.unwrap_or_default()),
-        };
+        let netdev = ["table", "netdev", rules::TABLE];
+        let (links, addresses, inet, netdev) = tokio::try_join!(
+            self.links.all(),
+            self.links.addresses(),
+            self.inet_listing(),
+            self.nft.list(&netdev),
+        )?;
+        let netdev = Listing::of(netdev.unwrap_or_default());
+        let seen = Seen { links, addresses, inet: inet.unwrap_or_default(), netdev };
         let mut findings = Vec::new();
         for tenant in &expected.tenants {
             findings.extend(self.check_tenant(&seen, tenant));

@@ -1,0 +1,40 @@
+{
+  description = "Linux hosts as one multi-tenant fleet of microVMs";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+
+  outputs =
+    { self, nixpkgs }:
+    let
+      # Written out, not from nixpkgs: `lib` must evaluate without fetching it, and Nix looks through
+      # `packages.<system>` first.
+      systems = [
+        "aarch64-linux"
+        "x86_64-linux"
+      ];
+      forEachSystem =
+        make:
+        builtins.listToAttrs (
+          map (system: {
+            name = system;
+            value = make system;
+          }) systems
+        );
+    in
+    {
+      lib = import ./nixos/lib;
+
+      packages = forEachSystem (
+        system:
+        let
+          pkgs = nixpkgs.legacyPackages.${system};
+          own = self.packages.${system};
+        in
+        {
+          default = own.mvm;
+          mvm = pkgs.callPackage ./nixos/packages/mvm.nix { inherit (own) mvm-guest; };
+          mvm-guest = pkgs.pkgsStatic.callPackage ./nixos/packages/mvm-guest.nix { };
+        }
+      );
+    };
+}
