@@ -158,8 +158,9 @@ impl Machine {
         for process in vmm.into_iter().chain(recorded) {
             self.end(&process, Signal::SIGKILL).await?;
         }
-        // The supervisor notes how the VM ended and goes by itself.
-        if let Some(running) = running {
+        // The supervisor notes how the VM ended and goes by itself; it may be us who asks.
+        let others = |running: &RunningRecord| running.supervisor.pid != std::process::id();
+        if let Some(running) = running.filter(others) {
             let gone = self.wait_for(&running.supervisor, END).await?;
             if gone == Waited::StillRunning {
                 self.end(&running.supervisor, Signal::SIGKILL).await?;

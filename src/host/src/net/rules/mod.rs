@@ -258,3 +258,6 @@ pub fn document(tenants: &[TenantNet], ports: &[super::Port]) -> String {
     }
     json!({ "nftables": commands }).to_string()
 }
+
+#[cfg(test)]
+mod tests;

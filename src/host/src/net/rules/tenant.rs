@@ -40,6 +40,12 @@ fn parsed(list: &[&str]) -> Vec<Ipv4Net> {
     Ipv4Net::aggregate(&nets)
 }
 
+/// [`NOT_INTERNET`] as networks.
+#[cfg(test)]
+pub(super) fn not_internet() -> Vec<Ipv4Net> {
+    parsed(&NOT_INTERNET)
+}
+
 /// An entry in one of the shared maps and sets.
 pub(in super::super) struct Element {
     set: &'static str,
