@@ -63,7 +63,9 @@ pub fn main(world: &str, scenarios: &[Scenario]) -> ExitCode {
                     // Nothing can hold on a foundation that broke: one failure says enough.
                     Err(_) if name.starts_with("boot") => {
                         failed += 1;
-                        println!("test {world}::{name} ... FAILED ({took:.1} s), the others were not tried");
+                        println!(
+                            "test {world}::{name} ... FAILED ({took:.1} s), the others were not tried"
+                        );
                         break;
                     }
                     Err(_) => {

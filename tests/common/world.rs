@@ -85,9 +85,15 @@ impl World {
         }
         command.env("MVM_CACHE_DIR", self.cache.join("artifacts"));
         // The guest agent is built by cargo with the developer's own settings.
-        for name in
-            ["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR", "MVM_GUEST", "RUST_LOG"]
-        {
+        for name in [
+            "HOME",
+            "CARGO_HOME",
+            "RUSTUP_HOME",
+            "CARGO_TARGET_DIR",
+            "CARGO_MANIFEST_DIR",
+            "MVM_GUEST",
+            "RUST_LOG",
+        ] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }

@@ -5,8 +5,9 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::{Command, ExitCode, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output, Stdio};
 
 use common::world::told;
 use common::{Outcome, World};
@@ -24,6 +25,10 @@ fn main() -> ExitCode {
             ("dev_is_there_when_asked_for", dev_is_there_when_asked_for),
             ("without_root_and_sudo_the_need_is_named", without_root_and_sudo_the_need_is_named),
             ("without_root_sudo_is_used", without_root_sudo_is_used),
+            (
+                "a_build_through_sudo_leaves_no_file_of_roots",
+                a_build_through_sudo_leaves_no_file_of_roots,
+            ),
         ],
     )
 }
@@ -89,34 +94,67 @@ fn dev_is_there_when_asked_for(world: &World) -> Outcome {
     Outcome::Passed
 }
 
-/// `mvm` as nobody, with a copy of the binary nobody may run.
-fn as_nobody(world: &World, args: &[&str], path: &str) -> std::process::Output {
-    // The world's own directory may be closed to nobody.
-    let copy = std::env::temp_dir().join(format!("mvm-nobody-{}", std::process::id()));
-    if !copy.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_mvm"), &copy).expect("a copy");
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("a mode");
+/// A place where nobody can work: a copy of `mvm`, the Rust toolchain, and sudo rules that let
+/// nobody become root. All of it is seen in this world's mount namespace only.
+struct Nobody {
+    home: PathBuf,
+    mounted: Vec<PathBuf>,
+}
+
+const NOBODY: u32 = 65_534;
+
+impl Nobody {
+    fn new() -> Self {
+        let home = std::env::temp_dir().join(format!("mvm-nobody-{}", std::process::id()));
+        fs::create_dir_all(&home).expect("a home");
+        fs::copy(env!("CARGO_BIN_EXE_mvm"), home.join("mvm")).expect("a copy");
+        fs::set_permissions(home.join("mvm"), fs::Permissions::from_mode(0o755)).expect("a mode");
+        Self { home, mounted: Vec::new() }
     }
-    let original = world.command(args);
-    let mut command = Command::new("/usr/bin/setpriv");
-    command
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
-        .arg(&copy)
-        .args(args);
-    command.env_clear();
-    for (name, value) in original.get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
+
+    fn bind(&mut self, from: &Path, to: &Path) {
+        let none: Option<&str> = None;
+        if from.is_dir() {
+            fs::create_dir_all(to).expect("a mount point");
         }
+        mount(Some(from), to, none, MsFlags::MS_BIND, none).expect("a bind mount");
+        self.mounted.push(to.to_owned());
     }
-    command.env("PATH", path).stdin(Stdio::null());
-    let output = command.output().expect("setpriv runs");
-    fs::remove_file(&copy).expect("the copy goes");
-    output
+
+    fn allow_sudo(&mut self) {
+        let rules = self.home.join("sudoers");
+        let text = "root ALL=(ALL) ALL\nnobody ALL=(ALL) NOPASSWD:SETENV: ALL\n";
+        fs::write(&rules, text).expect("rules");
+        fs::set_permissions(&rules, fs::Permissions::from_mode(0o440)).expect("a mode");
+        self.bind(&rules, Path::new("/etc/sudoers"));
+    }
+
+    /// `mvm` as nobody.
+    fn run(&self, world: &World, args: &[&str], path: &str, more: &[(&str, &Path)]) -> Output {
+        let mut command = Command::new("/usr/bin/setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
+        command.arg(self.home.join("mvm")).args(args).env_clear();
+        for (name, value) in world.command(args).get_envs() {
+            if let Some(value) = value.filter(|_| name.to_string_lossy().starts_with("MVM_")) {
+                command.env(name, value);
+            }
+        }
+        command.envs(more.iter().copied()).env("PATH", path).stdin(Stdio::null());
+        command.output().expect("setpriv runs")
+    }
+}
+
+impl Drop for Nobody {
+    fn drop(&mut self) {
+        for target in self.mounted.iter().rev() {
+            let _ = nix::mount::umount(target);
+        }
+        let _ = fs::remove_dir_all(&self.home);
+    }
 }
 
 fn without_root_and_sudo_the_need_is_named(world: &World) -> Outcome {
-    let output = as_nobody(world, &["tenant", "list"], "/nowhere");
+    let output = Nobody::new().run(world, &["tenant", "list"], "/nowhere", &[]);
     assert_eq!(output.status.code(), Some(4), "{}", told(&output));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("needs root") && said.contains("no sudo"), "{said}");
@@ -124,28 +162,61 @@ fn without_root_and_sudo_the_need_is_named(world: &World) -> Outcome {
 }
 
 fn without_root_sudo_is_used(world: &World) -> Outcome {
-    if !std::path::Path::new("/usr/bin/sudo").exists() {
+    if !Path::new("/usr/bin/sudo").exists() {
         return Outcome::Skipped("sudo is not installed".into());
     }
-    // Only this world's mount namespace sees the rule.
-    let rules = world.path("sudoers");
-    fs::write(
-        &rules,
-        "Defaults !requiretty\nroot ALL=(ALL) ALL\nnobody ALL=(ALL) NOPASSWD:SETENV: ALL\n",
-    )
-    .expect("rules");
-    fs::set_permissions(&rules, fs::Permissions::from_mode(0o440)).expect("a mode");
-    let none: Option<&str> = None;
-    mount(Some(&rules), "/etc/sudoers", none, MsFlags::MS_BIND, none).expect("a bind mount");
-    let output = as_nobody(world, &["tenant", "list", "--json"], "/usr/bin:/bin");
-    let unmounted = nix::mount::umount("/etc/sudoers");
+    let mut nobody = Nobody::new();
+    nobody.allow_sudo();
+    let output = nobody.run(world, &["tenant", "list", "--json"], "/usr/bin:/bin", &[]);
     assert!(output.status.success(), "{}", told(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "[]");
     assert!(String::from_utf8_lossy(&output.stderr).contains("continuing with sudo"));
-    unmounted.expect("the bind mount goes");
-    // What cargo built for us is not root's unless cargo ran as root.
-    let target = fs::metadata(env!("CARGO_BIN_EXE_mvm")).expect("the binary");
-    let runner = nix::unistd::geteuid().as_raw();
-    assert_eq!(target.uid(), runner);
+    Outcome::Passed
+}
+
+/// In a checkout of nobody's, `mvm pool build` through sudo builds the guest agent as nobody.
+fn a_build_through_sudo_leaves_no_file_of_roots(world: &World) -> Outcome {
+    let rust = |name: &str, default: &str| {
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        std::env::var_os(name).map_or_else(|| home.join(default), PathBuf::from)
+    };
+    let (rustup, cargo) = (rust("RUSTUP_HOME", ".rustup"), rust("CARGO_HOME", ".cargo"));
+    if !Path::new("/usr/bin/sudo").exists() || !rustup.join("toolchains").is_dir() {
+        return Outcome::Skipped("needs sudo and a Rust toolchain of rustup's".into());
+    }
+    let mut nobody = Nobody::new();
+    nobody.allow_sudo();
+    let (checkout, rustup_home, cargo_home) =
+        (nobody.home.join("checkout"), nobody.home.join("rustup"), nobody.home.join("cargo"));
+    nobody.bind(&rustup, &rustup_home);
+    nobody.bind(&cargo, &cargo_home);
+    fs::create_dir_all(&checkout).expect("a checkout");
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    for part in ["src", "Cargo.toml", "Cargo.lock"] {
+        world.tool("cp", &["-r", &format!("{sources}/{part}"), &checkout.to_string_lossy()]);
+    }
+    world.tool("chown", &["-R", "65534:65534", &checkout.to_string_lossy()]);
+    world.ok(&["tenant", "create", "built"]);
+    world.ok(&["pool", "create", "built/workers"]);
+    let path = format!("{}/bin:/usr/bin:/bin", cargo_home.display());
+    let manifest = checkout.join("src/cli");
+    let more = [
+        ("RUSTUP_HOME", rustup_home.as_path()),
+        ("CARGO_HOME", cargo_home.as_path()),
+        ("CARGO_MANIFEST_DIR", manifest.as_path()),
+        ("CARGO_NET_OFFLINE", Path::new("true")),
+        // Who owns the files does not depend on how well they are optimised.
+        ("CARGO_PROFILE_GUEST_LTO", Path::new("off")),
+        ("CARGO_PROFILE_GUEST_OPT_LEVEL", Path::new("0")),
+        ("CARGO_PROFILE_GUEST_CODEGEN_UNITS", Path::new("16")),
+        ("MVM_GUEST", Path::new("")),
+    ];
+    let output = nobody.run(world, &["pool", "build", "built/workers"], &path, &more);
+    assert!(output.status.success(), "{}", told(&output));
+    let of_others =
+        world.tool("find", &[&checkout.to_string_lossy(), "!", "-uid", &NOBODY.to_string()]);
+    assert_eq!(of_others, "", "a build through sudo left files of somebody else");
+    assert!(checkout.join("target").is_dir(), "nothing was built there");
+    world.ok(&["tenant", "destroy", "built", "--force"]);
     Outcome::Passed
 }
