@@ -6,8 +6,8 @@
   outputs =
     { self, nixpkgs }:
     let
-      # Written out, not from nixpkgs: `lib` must evaluate without fetching it, and Nix looks through
-      # `packages.<system>` first.
+      # Written out, not from nixpkgs: `lib` must evaluate without fetching it, and Nix looks for any
+      # attribute in `packages.<system>` first.
       systems = [
         "aarch64-linux"
         "x86_64-linux"

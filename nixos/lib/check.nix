@@ -19,17 +19,16 @@ let
     length
     match
     stringLength
-    substring
     toJSON
     typeOf
     ;
 
-  # A value as a person may read it back, shortened.
+  # A value as a person may read it back. A long string is not cut: that could split a character.
   show =
     value:
-    if isString value then
-      toJSON (if stringLength value > 60 then "${substring 0 60 value}…" else value)
-    else if isInt value || isBool value || value == null then
+    if isString value && stringLength value > 60 then
+      "a string of ${toString (stringLength value)} bytes"
+    else if isString value || isInt value || isBool value || value == null then
       toJSON value
     else
       {
@@ -45,7 +44,8 @@ let
   at =
     where: name:
     let
-      key = if match "[a-zA-Z_][a-zA-Z0-9_'-]*" name != null then name else show name;
+      plain = stringLength name <= 60 && match "[a-zA-Z_][a-zA-Z0-9_'-]*" name != null;
+      key = if plain then name else show name;
     in
     if where == "" then key else "${where}.${key}";
 
@@ -94,15 +94,18 @@ rec {
     value: "${show value} is not a text"
   ) (_: "give a string of 1 to 4096 characters");
 
+  string = is isString (value: "${show value} is not a string") (_: "write it in quotes");
+
   oneOf =
     what: known:
     is (value: isString value && elem value known) (value: "${show value} is not a ${what}") (
       _: "use one of: ${words known}"
     );
 
+  # No pattern here is for more than 64 bytes; `match` overflows its stack on very long strings.
   matching =
     what: pattern: fix:
-    is (value: isString value && match pattern value != null) (
+    is (value: isString value && stringLength value <= 64 && match pattern value != null) (
       value: "${show value} is not a ${what}"
     ) (_: fix);
 
@@ -118,11 +121,13 @@ rec {
     { key, value }:
     where: given:
     if isAttrs given then
-      concatLists (map (name: key (at where name) name ++ value (at where name) given.${name}) (attrNames given))
+      concatLists (
+        map (name: key (at where name) name ++ value (at where name) given.${name}) (attrNames given)
+      )
     else
       [ "${where}: ${show given} is not a set; write { NAME = …; }" ];
 
-  # A set of known fields: others are refused, each given one is checked.
+  # A set of known fields: others are refused, each given one is checked. Null is as good as absent.
   record =
     {
       required ? { },
@@ -133,13 +138,14 @@ rec {
       fields = required // optional;
       known = attrNames fields;
       unknown = filter (name: !(fields ? ${name})) (attrNames given);
-      missing = filter (name: !(given ? ${name})) (attrNames required);
-      present = filter (name: given ? ${name}) known;
+      isGiven = name: given.${name} or null != null;
+      missing = filter (name: !(isGiven name)) (attrNames required);
+      present = filter isGiven known;
     in
     if isAttrs given then
-      map (name: "${at where name}: unknown field; known here: ${words known}") unknown
-      ++ map (name: "${at where name}: missing; every ${if where == "" then "fleet" else where} needs it") missing
+      map (name: "${at where name}: is not a known field; known here: ${words known}") unknown
+      ++ map (name: "${at where name}: is missing; add it") missing
       ++ concatLists (map (name: fields.${name} (at where name) given.${name}) present)
     else
-      [ "${where}: ${show given} is not a set; give ${words known}" ];
+      [ "${if where == "" then "the fleet" else where}: ${show given} is not a set; write { ${words known} }" ];
 }

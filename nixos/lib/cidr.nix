@@ -6,6 +6,7 @@ let
     fromJSON
     isString
     match
+    stringLength
     ;
 
   octet = "(0|[1-9][0-9]?[0-9]?)";
@@ -19,7 +20,7 @@ rec {
   parse =
     text:
     let
-      parts = if isString text then match notation text else null;
+      parts = if isString text && stringLength text <= 18 then match notation text else null;
       number = i: fromJSON (elemAt parts i);
       octets = map number [
         0

@@ -1,61 +1,146 @@
 # What a fleet is made of: the fields of hosts, tenants and pools, under the names they have in the
-# Intent document, each with the check of its value alone. What several objects must agree on is in
-# ./agreement.nix.
+# Intent document, each with the check of its value alone. What objects must agree on is in
+# ./agreement.
+#
+# `import ./schema.nix "" fleet` is the list of problems.
 let
   check = import ./check.nix;
-  cidr = import ./cidr.nix;
+  values = import ./values.nix;
   inherit (check)
-    at
     attrsOf
     bool
-    both
-    custom
     int
     listOf
-    matching
     oneOf
     record
-    show
+    string
     text
     ;
+  inherit (values) u32 u64 name;
 
-  unsigned = max: int { min = 0; inherit max; };
-  u32 = unsigned 4294967295;
-  u64 = unsigned 9223372036854775807;
-  seconds = unsigned 86400;
+  anything = _: _: [ ];
 
-  private = map cidr.parse [
-    "10.0.0.0/8"
-    "172.16.0.0/12"
-    "192.168.0.0/16"
-  ];
+  host = record {
+    optional = {
+      node_id = text;
+      address = text;
+      labels = attrsOf {
+        key = anything;
+        value = string;
+      };
+    };
+  };
 
-  isCidr = custom {
-    test = value: cidr.parse value != null;
-    problem = value: "${show value} is not a network in CIDR notation";
-    fix = _: "write it like 10.240.7.0/24";
+  tenant = record {
+    required.network = record {
+      required.tenant_net_id = values.netId;
+      optional.ipv4_subnet = values.subnet;
+    };
+    optional = {
+      quotas = record {
+        optional = {
+          max_vcpus = u32;
+          max_mem_mib = u64;
+          max_running = u32;
+          max_warm = u32;
+          max_pools = u32;
+          max_instances_per_pool = u32;
+          max_disk_gib = u64;
+        };
+      };
+      egress = values.egress;
+      pinned = bool;
+      secrets_hash = values.digest;
+    };
   };
-  hasNoHostBits = custom {
-    test = value: (cidr.parse value).address == (cidr.parse value).first;
-    problem = value: "${show value} is an address within its network";
-    fix = value: "write ${cidr.show (cidr.parse value)}";
+
+  instance = record {
+    optional = {
+      offset = int {
+        min = 2;
+        max = 65534;
+      };
+      desired = oneOf "status to ask for" [
+        "running"
+        "warm"
+        "sleeping"
+        "stopped"
+      ];
+      labels = values.labels;
+      data_disk_mib = values.disk;
+      revision = values.digest;
+    };
   };
-  isUsableSize = custom {
-    test = value: (cidr.parse value).prefix >= 16 && (cidr.parse value).prefix <= 28;
-    problem = value: "${show value} has a prefix outside /16 to /28";
-    fix = _: "a /24 has room for 253 instances";
-  };
-  isPrivate = custom {
-    test = value: builtins.any (outer: cidr.contains outer (cidr.parse value)) private;
-    problem = value: "${show value} is not private";
-    fix = _: "take it from 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16";
+
+  pool = record {
+    required = {
+      image = values.image;
+      instance_resources = record {
+        required = {
+          inherit (values) vcpus;
+          mem_mib = values.memory;
+        };
+        optional.data_disk_mib = values.disk;
+      };
+    };
+    optional = {
+      role = values.role;
+      desired_counts = record {
+        optional = {
+          running = u32;
+          warm = u32;
+          sleeping = u32;
+        };
+      };
+      instances = attrsOf {
+        key = name;
+        value = instance;
+      };
+      runtime_policy = record {
+        optional = {
+          min_running_seconds = values.seconds;
+          min_warm_seconds = values.seconds;
+          drain_timeout_seconds = values.seconds;
+          graceful_shutdown_seconds = values.seconds;
+        };
+      };
+      idle = record {
+        optional = {
+          warm_after_seconds = values.seconds;
+          sleep_after_seconds = values.seconds;
+          keep_running = u32;
+          keep_warm = u32;
+        };
+      };
+      pinned = bool;
+      critical = bool;
+      routes = listOf (record {
+        required = {
+          hostname = values.hostname;
+          port = values.port;
+        };
+      });
+      secret_scopes = listOf values.secretScope;
+    };
   };
 in
-rec {
-  name = where: matching "name" "[a-z][a-z0-9-]{0,38}[a-z0-9]" "use 2 to 40 of a-z, 0-9 and '-', starting with a letter and not ending with '-'" where;
-
-  netId = int { min = 0; max = 4095; };
-
-  network = both isCidr hasNoHostBits;
-  subnet = both network (both isUsableSize isPrivate);
+record {
+  required.tenants = attrsOf {
+    key = values.tenantName;
+    value = tenant;
+  };
+  optional = {
+    hosts = attrsOf {
+      key = name;
+      value = host;
+    };
+    pools = attrsOf {
+      # A pool's tenant must be there, and so has a good name.
+      key = anything;
+      value = attrsOf {
+        key = name;
+        value = pool;
+      };
+    };
+  };
 }

@@ -3,7 +3,6 @@
 # Built alone: beside other crates cargo would unify features, and the agent would carry theirs.
 {
   lib,
-  callPackage,
   rustPlatform,
   stdenv,
 }:
@@ -16,7 +15,7 @@ rustPlatform.buildRustPackage {
   pname = "mvm-guest";
   inherit (workspace) version;
 
-  src = callPackage ./source.nix { };
+  src = import ./source.nix { inherit lib; };
   cargoLock.lockFile = ../../Cargo.lock;
 
   cargoBuildFlags = [ "--package=mvm-guest" ];

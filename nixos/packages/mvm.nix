@@ -1,7 +1,6 @@
 # The one binary `mvm`, with the guest agent where it looks for it: ../libexec/mvm beside ../bin.
 {
   lib,
-  callPackage,
   rustPlatform,
   stdenv,
   mvm-guest,
@@ -13,7 +12,7 @@ rustPlatform.buildRustPackage {
   pname = "mvm";
   inherit (workspace) version;
 
-  src = callPackage ./source.nix { };
+  src = import ./source.nix { inherit lib; };
   cargoLock.lockFile = ../../Cargo.lock;
 
   cargoBuildFlags = [ "--package=mvm-cli" ];

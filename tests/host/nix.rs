@@ -2,8 +2,9 @@
 //! without nixpkgs, in a store of its own.
 //!
 //! `tests/nixos/fleets/good/NAME.nix` evaluates to the Intent in `NAME.json` beside it;
-//! `bad/NAME.nix` fails with every line of `NAME.txt`. The flake is evaluated from a copy of the
-//! files it needs, so a clean clone and a checkout with uncommitted files give the same verdict.
+//! `bad/NAME.nix` fails with a problem for every line of `NAME.txt`, and no other. The Rust reader
+//! gives the same verdict on each. The flake is evaluated from a copy of the files it needs, so a
+//! clean clone and a checkout with uncommitted files are the same to it.
 
 #[path = "nix/evaluator.rs"]
 mod evaluator;
@@ -12,6 +13,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use evaluator::{Nix, repository};
+use mvm_model::desired::Reader;
+use mvm_model::image::{Profile, Role};
+use mvm_model::intent::{self, Intent};
 
 /// Runs a test's body, or says why it cannot run here.
 fn with_nix(test: &str, body: impl FnOnce(&Nix)) {
@@ -64,11 +68,51 @@ fn every_bad_fleet_names_the_object_and_the_fix() {
     with_nix("every_bad_fleet_names_the_object_and_the_fix", |nix| {
         for fleet in fleets("bad") {
             let error = nix.fleet(&fleet).expect_err(&format!("{fleet:?} was accepted"));
-            for line in beside(&fleet, "txt").lines() {
-                assert!(error.contains(line), "{fleet:?} does not say {line:?}:\n{error}");
-            }
+            let text = beside(&fleet, "txt");
+            let unsaid: Vec<&str> = text.lines().filter(|line| !error.contains(line)).collect();
+            assert!(unsaid.is_empty(), "{fleet:?} does not say {unsaid:#?}:\n{error}");
+            let told = error.lines().filter(|line| line.trim_start().starts_with("- ")).count();
+            assert_eq!(told, text.lines().count(), "{fleet:?} says something else too:\n{error}");
         }
     });
+}
+
+/// What mvm makes of a document a person hands it.
+fn read(document: &str) -> Result<Intent, String> {
+    let read = intent::read(document, Reader::Strict).map_err(|error| error.to_string())?;
+    read.whole().map_err(|problems| problems.to_string())
+}
+
+#[test]
+fn mvm_accepts_the_intent_of_every_good_fleet() {
+    for fleet in fleets("good") {
+        let intent = read(&beside(&fleet, "json"));
+        assert!(intent.is_ok(), "{fleet:?}: {intent:?}");
+    }
+}
+
+#[test]
+fn mvm_refuses_the_document_of_every_bad_fleet_too() {
+    with_nix("mvm_refuses_the_document_of_every_bad_fleet_too", |nix| {
+        for fleet in fleets("bad") {
+            let document = nix.unchecked(&fleet).unwrap_or_else(|e| panic!("{fleet:?}: {e}"));
+            assert!(read(&document.to_string()).is_err(), "{fleet:?} is good for mvm");
+        }
+    });
+}
+
+/// A profile or role added to mvm and not to Nix would be refused there.
+#[test]
+fn nix_offers_the_profiles_and_roles_mvm_has() {
+    let offers = |fleet: &str, error: String| {
+        let offered = beside(&repository().join("tests/nixos/fleets/bad").join(fleet), "txt");
+        let known = error.split_once("(one of: ").expect("a list of known words").1;
+        assert!(offered.contains(known.trim_end_matches(')')), "{fleet} lacks some of {known}");
+    };
+    let profile = "nodejs".parse::<Profile>().expect_err("no profile");
+    offers("profile-unknown.nix", profile.to_string());
+    let role = "wroker".parse::<Role>().expect_err("no role");
+    offers("role-unknown.nix", role.to_string());
 }
 
 #[test]

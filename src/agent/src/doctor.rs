@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use mvm_host::file;
+use mvm_model::vm::{Accel, VmmKind};
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
@@ -162,16 +163,21 @@ impl Service {
 }
 
 /// Refuses a host that is not fit for production. `lacks` is what
-/// [`Service::production_lacks`] found; of the verdicts only KVM counts.
+/// [`Service::production_lacks`] found; of the verdicts only Firecracker's counts.
 ///
 /// # Errors
 /// [`Kind::Refused`], naming each missing thing.
 pub fn insist_on_production(mut lacks: Vec<String>, verdicts: &[Verdict]) -> Result<()> {
-    use mvm_model::vm::Accel;
-    let with_kvm = verdicts.iter().filter(|verdict| verdict.accel == Accel::Kvm);
-    if !with_kvm.clone().any(Verdict::is_proven) {
-        lacks.extend(with_kvm.map(ToString::to_string));
+    let production = |verdict: &&Verdict| verdict.vmm == VmmKind::Firecracker;
+    match verdicts.iter().find(production) {
+        Some(verdict) if verdict.is_proven() => {}
+        Some(verdict) => lacks.push(verdict.to_string()),
+        None => lacks.push("firecracker/kvm: not proven on this host".into()),
     }
+    // Other VMMs do not count, but why KVM does not run guests is worth knowing.
+    let kvm =
+        verdicts.iter().find(|verdict| verdict.vmm == VmmKind::Qemu && verdict.accel == Accel::Kvm);
+    lacks.extend(kvm.filter(|verdict| !verdict.is_proven()).map(ToString::to_string));
     refuse(&lacks)
 }
 

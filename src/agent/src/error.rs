@@ -200,6 +200,10 @@ impl Classify for DriveError {
             Self::TooLarge { .. } => {
                 (Kind::Invalid, Some("secrets and configuration share 1 MiB".into()))
             }
+            Self::Lost { .. } => (
+                Kind::Corrupt,
+                Some("put it back (is its disk mounted?), or destroy the instance".into()),
+            ),
             Self::Resized { .. } => (
                 Kind::Corrupt,
                 Some("put the drive back to its size; it is never reformatted".into()),

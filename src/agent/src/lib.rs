@@ -12,6 +12,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod audit;
 pub mod blueprint;
 pub mod bootstrap;
 pub mod dirs;

@@ -192,7 +192,17 @@ impl Service {
     /// # Errors
     /// [`Kind::WrongState`] when it does not run, [`Kind::Timeout`] when it does not answer.
     pub async fn guest(&self, path: &InstancePath) -> Result<GuestClient> {
-        let record = self.instance(path)?;
+        let mut record = self.instance(path)?;
+        if record.transition.is_some() {
+            // Left by an interrupted command, unless somebody is at it right now.
+            self.note_exit(path).await;
+            record = self.instance(path)?;
+        }
+        if let Some(transition) = &record.transition {
+            let word = crate::view::transition_word(transition);
+            return Err(Error::new(Kind::Busy, path, format!("{path} is {word}"))
+                .hint("wait for it to finish and try again"));
+        }
         let status = self.observe(&record).state.status();
         if status != Status::Running {
             let hint = match status {

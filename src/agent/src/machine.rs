@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,8 +17,11 @@ use mvm_model::state::VmRef;
 use mvm_model::vm::{ProcessId, VmmKind};
 use mvm_vmm::process::{self, Handle, Waited};
 use mvm_vmm::supervisor::{Report, RunningRecord};
-use mvm_vmm::{AnyVmm, RestoreError, SnapshotError, StartMode, Vmm, VmmError, transfer_deadline};
+use mvm_vmm::{
+    AnyVmm, RestoreError, RunState, SnapshotError, StartMode, Vmm, VmmError, transfer_deadline,
+};
 use nix::sys::signal::Signal;
+use tokio::io::AsyncWriteExt;
 
 use crate::blueprint::Blueprint;
 use crate::error::{About, Classify, Error, Kind, Result};
@@ -27,6 +30,8 @@ use crate::shim::Order;
 
 /// How long a process may take to end after it was told to.
 const END: Duration = Duration::from_secs(10);
+/// How long a shim may take until its VMM answers.
+const START: Duration = Duration::from_secs(45);
 /// How often a cancel flag is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -49,7 +54,7 @@ impl Machine {
     }
 
     /// Its run directory.
-    pub(crate) fn run_dir(&self) -> &std::path::Path {
+    pub(crate) fn run_dir(&self) -> &Path {
         &self.run_dir
     }
 
@@ -66,6 +71,8 @@ impl Machine {
     /// # Errors
     /// What its supervisor said; nothing runs then.
     pub async fn launch(&self, blueprint: &Blueprint, mode: StartMode) -> Result<VmRef> {
+        // The records of an older VM are the only way to it: it ends before they go.
+        self.kill().await?;
         file::remove_dir(&self.run_dir)
             .and_then(|()| file::create_dir(&self.run_dir))
             .about(self.record.path(), "prepare its run directory")?;
@@ -75,10 +82,8 @@ impl Machine {
             instance: self.record.path().to_string(),
             dirs: self.service.dirs.clone(),
         };
-        let exe = self.service.exe.clone();
         let log = self.run_dir.join("shim.log");
-        let report = tokio::task::spawn_blocking(move || start_shim(&exe, &log, &order)).await;
-        let report = report.map_err(io::Error::other).and_then(|report| report);
+        let report = start_shim(&self.service.exe, &log, &order).await;
         match report {
             Ok(Report::Started(process)) => {
                 Ok(VmRef { process, vmm: blueprint.vmm().clone(), resumed_from: None })
@@ -117,6 +122,12 @@ impl Machine {
         self.connect().await?.resume().await.about(self.record.path(), "resume its VM")
     }
 
+    /// Whether the vCPUs execute now; `None` when the VMM does not say.
+    pub async fn is_executing(&self) -> Option<bool> {
+        let state = self.connect().await.ok()?.status().await.ok()?;
+        Some(state == RunState::Running)
+    }
+
     /// Writes memory and devices to `memory`, synced. The VM is paused afterwards.
     ///
     /// # Errors
@@ -138,7 +149,7 @@ impl Machine {
     ///
     /// # Errors
     /// When the VMM refuses the file; that VM is spent then.
-    pub async fn restore(&self, memory: &std::path::Path) -> Result<()> {
+    pub async fn restore(&self, memory: &Path) -> Result<()> {
         let path = self.record.path();
         let file = File::open(memory).map_err(|error| {
             self.error(Kind::Failed, "cannot read its memory file").because(error)
@@ -193,10 +204,11 @@ impl Machine {
     }
 }
 
-/// Starts the shim in a session of its own and reads its one-line report.
-fn start_shim(exe: &std::path::Path, log: &std::path::Path, order: &Order) -> io::Result<Report> {
+/// Starts the shim and reads its one-line report. A shim that started a VM outlives us; one that
+/// says nothing in time is ended.
+async fn start_shim(exe: &Path, log: &Path, order: &Order) -> io::Result<Report> {
     let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
-    let mut child = std::process::Command::new(exe)
+    let mut child = tokio::process::Command::new(exe)
         .arg(crate::shim::SUBCOMMAND)
         .current_dir("/")
         .env_clear()
@@ -206,15 +218,14 @@ fn start_shim(exe: &std::path::Path, log: &std::path::Path, order: &Order) -> io
         .stderr(log)
         .spawn()?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
+    let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
         return Err(io::Error::other("no pipe to the shim"));
     };
-    serde_json::to_writer(&stdin, order)?;
+    stdin.write_all(&serde_json::to_vec(order)?).await?;
     drop(stdin);
-    let report = Report::receive(stdout);
-    // A shim that failed ends now and must be collected; one that runs outlives us.
+    let report = Report::receive_within(stdout, START).await;
     if !matches!(report, Ok(Report::Started(_))) {
-        let _ = child.wait();
+        let _ = child.kill().await;
     }
     report
 }

@@ -1,7 +1,5 @@
 //! The tenants' networks as a whole: verifying them, parking one while nothing runs.
 
-use std::path::Path;
-
 use mvm_host::net::{Expected, Isolation, NetError, Port, Report};
 use mvm_model::record::InstanceRecord;
 use mvm_model::state::Status;
@@ -41,8 +39,13 @@ impl Service {
     /// When an instance still has one, or something stays.
     pub async fn park_network(&self, name: &TenantName) -> Result<()> {
         let tenant = self.tenant(name)?;
-        let has_vm = |record: &_| self.observe(record).state.vm().is_some();
-        if self.records.tenant_instances(name).records.iter().any(has_vm) {
+        // A start writes its transition under this lock before it makes the network.
+        let _lock = self.lock_state().await?;
+        let in_use = |record: &_| {
+            let observed = self.observe(record);
+            observed.state.vm().is_some() || observed.transition.is_some()
+        };
+        if self.records.tenant_instances(name).records.iter().any(in_use) {
             return Ok(());
         }
         self.forget_zone(tenant.network.tenant_net_id).await;
@@ -52,8 +55,7 @@ impl Service {
     /// Whether an instance should have its tap: it has a VM, or had one since its tenant's
     /// network was made.
     fn is_attached(&self, record: &InstanceRecord) -> bool {
-        let exists = Path::new("/sys/class/net").join(record.tap()).exists();
-        exists || self.observe(record).state.vm().is_some()
+        link_exists(&record.tap()) || self.observe(record).state.vm().is_some()
     }
 
     /// Whether an instance exists and runs.
@@ -63,6 +65,11 @@ impl Service {
             observed.state.status() == Status::Running && observed.transition.is_none()
         })
     }
+}
+
+/// Whether an interface exists in our network namespace (`/sys` may show another one's).
+pub(crate) fn link_exists(name: &str) -> bool {
+    nix::net::if_::if_nametoindex(name).is_ok()
 }
 
 /// The port an instance's tap is.

@@ -4,11 +4,13 @@
 //! became (stopped when the guest turned itself off, else failed with the reason); the next
 //! command that takes the instance's lock writes that down.
 
+use mvm_host::lock;
 use mvm_model::record::InstanceRecord;
 use mvm_model::state::{State, Status, Transition};
 use mvm_vmm::process;
 use mvm_vmm::{ExitKind, ExitRecord, RunningRecord};
 
+use crate::machine::Machine;
 use crate::service::Service;
 
 /// An instance as it is.
@@ -36,6 +38,15 @@ impl Observed {
 
 /// What a state became when its VM is gone.
 pub fn after_exit(state: &State, exit: Option<&ExitRecord>) -> State {
+    // A guest's kernel that panics resets the machine, which ends the VMM like a power-off does.
+    let panic =
+        exit.and_then(|exit| exit.last_console.iter().find(|line| line.contains("Kernel panic")));
+    if let (State::Running { .. }, Some(panic)) = (state, panic) {
+        return State::Failed {
+            reason: format!("the guest's kernel gave up: {panic}"),
+            kept: "the data drive".into(),
+        };
+    }
     let kept = "the data drive".to_owned();
     match (state, exit) {
         (State::Running { .. }, Some(exit)) if exit.how == ExitKind::Code(0) => State::Stopped,
@@ -53,12 +64,18 @@ pub fn after_exit(state: &State, exit: Option<&ExitRecord>) -> State {
 impl Service {
     /// What an instance really is.
     pub fn observe(&self, record: &InstanceRecord) -> Observed {
-        let transition = record.transition.clone();
+        let transition = record.transition.clone().filter(|_| !self.is_abandoned(record));
         let state = match record.state.vm() {
             Some(vm) if !process::is_alive(&vm.process) => self.without_vm(record),
             _ => record.state.clone(),
         };
         Observed { state, transition }
+    }
+
+    /// Whether a transition was interrupted before it had a VM: nobody works on it, nothing runs.
+    fn is_abandoned(&self, record: &InstanceRecord) -> bool {
+        let lock = lock::path_in(&self.instance_dir(record));
+        !lock::is_held(&lock) && Machine::of(self, record).living_vm().is_none()
     }
 
     /// What a record whose VM is gone became. While its supervisor still writes down how it

@@ -9,7 +9,7 @@ use mvm_model::image::{ImageSource, Role};
 use mvm_model::record::{
     DesiredCounts, InstanceRecord, ManagedBy, PoolRecord, SCHEMA_VERSION, free_offset, free_uid,
 };
-use mvm_model::resources::{OverQuota, Resources, Usage};
+use mvm_model::resources::{OverQuota, Quotas, Resources, Usage};
 use mvm_model::state::State;
 use mvm_model::{Digest, InstanceId, InstanceName, PoolPath};
 
@@ -27,6 +27,27 @@ pub struct NewPool {
     pub role: Role,
     /// What each is given.
     pub resources: Resources,
+}
+
+/// How many instances a pool should have; `None` leaves a count as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scale {
+    /// Running.
+    pub running: Option<u32>,
+    /// Warm.
+    pub warm: Option<u32>,
+    /// Sleeping.
+    pub sleeping: Option<u32>,
+}
+
+impl Scale {
+    fn from(self, now: DesiredCounts) -> DesiredCounts {
+        DesiredCounts {
+            running: self.running.unwrap_or(now.running),
+            warm: self.warm.unwrap_or(now.warm),
+            sleeping: self.sleeping.unwrap_or(now.sleeping),
+        }
+    }
 }
 
 /// Progress that can be sent to another thread.
@@ -47,6 +68,13 @@ impl Service {
     /// # Errors
     /// When the tenant is missing, the name taken, or a quota used up.
     pub async fn create_pool(&self, new: NewPool) -> Result<PoolRecord> {
+        let (tenant, object) = (new.path.tenant.clone(), new.path.clone());
+        let result = self.create_pool_unlogged(new).await;
+        self.audit(&tenant, &object, "pool.create", &result).await;
+        result
+    }
+
+    async fn create_pool_unlogged(&self, new: NewPool) -> Result<PoolRecord> {
         let resources = new.resources.check().map_err(|error| {
             Error::new(Kind::Invalid, &new.path, error.to_string())
                 .hint("see 'mvm pool create --help'")
@@ -93,10 +121,27 @@ impl Service {
         progress: SharedSink,
         cancel: Arc<AtomicBool>,
     ) -> Result<Digest> {
+        let (tenant, object) = (path.tenant.clone(), path.clone());
+        let result = self.build_pool_unlogged(path, progress, cancel).await;
+        self.audit(&tenant, &object, "pool.build", &result).await;
+        result
+    }
+
+    async fn build_pool_unlogged(
+        &self,
+        path: &PoolPath,
+        progress: SharedSink,
+        cancel: Arc<AtomicBool>,
+    ) -> Result<Digest> {
         let pool = self.pool(path)?;
         let digest = match &pool.image {
             ImageSource::Revision { digest } => digest.clone(),
-            ImageSource::Embedded { profile } | ImageSource::Flake { profile, .. } => {
+            ImageSource::Flake { reference, .. } => {
+                let text = format!("there is no builder for the flake {reference} in this version");
+                return Err(Error::new(Kind::ImageBuilderUnavailable, path, text)
+                    .hint("create the pool with --profile; the embedded builder makes its image"));
+            }
+            ImageSource::Embedded { profile } => {
                 self.ensure_image(*profile, pool.role.clone(), progress, cancel).await?
             }
         };
@@ -116,14 +161,22 @@ impl Service {
     ///
     /// # Errors
     /// When a quota or the subnet does not allow it; nothing is changed then.
-    pub async fn scale_pool(
+    pub async fn scale_pool(&self, path: &PoolPath, wanted: Scale) -> Result<Vec<InstanceRecord>> {
+        let (tenant, object) = (path.tenant.clone(), path.clone());
+        let result = self.scale_pool_unlogged(path, wanted).await;
+        self.audit(&tenant, &object, "pool.scale", &result).await;
+        result
+    }
+
+    async fn scale_pool_unlogged(
         &self,
         path: &PoolPath,
-        counts: DesiredCounts,
+        wanted: Scale,
     ) -> Result<Vec<InstanceRecord>> {
         let _lock = self.lock_state().await?;
         let mut pool = self.pool(path)?;
-        self.admit_counts(&pool, counts).about(path, "scale the pool")?;
+        let counts = wanted.from(pool.desired_counts);
+        self.admit_counts(&pool, counts)?.about(path, "scale the pool")?;
         let have = self
             .records
             .instances(path)
@@ -141,36 +194,19 @@ impl Service {
         Ok(created)
     }
 
-    fn admit_counts(&self, pool: &PoolRecord, counts: DesiredCounts) -> Result<(), OverQuota> {
-        let quotas = self.tenant(&pool.tenant_id).map(|tenant| tenant.quotas).unwrap_or_default();
-        let limit = u64::from(quotas.max_instances_per_pool);
-        if u64::from(counts.total()) > limit {
-            return Err(OverQuota {
-                quota: "max_instances_per_pool",
-                limit,
-                used: 0,
-                wanted: counts.total().into(),
-            });
-        }
+    fn admit_counts(
+        &self,
+        pool: &PoolRecord,
+        counts: DesiredCounts,
+    ) -> Result<std::result::Result<(), OverQuota>> {
+        let quotas = self.tenant(&pool.tenant_id)?.quotas;
+        let pools = self.records.pools(&pool.tenant_id).records;
+        let others = pools.iter().filter(|other| other.pool_id != pool.pool_id);
         let mut usage = Usage::default();
-        for other in self
-            .records
-            .pools(&pool.tenant_id)
-            .records
-            .iter()
-            .filter(|other| other.pool_id != pool.pool_id)
-        {
-            claim(&mut usage, other.desired_counts, other.instance_resources);
-        }
-        for _ in 0..counts.running {
-            usage.admit_running(&quotas, pool.instance_resources)?;
-            usage.add_running(pool.instance_resources);
-        }
-        for _ in 0..counts.warm {
-            usage.admit_warm(&quotas)?;
-            usage.add_warm(pool.instance_resources);
-        }
-        Ok(())
+        others.for_each(|other| claim(&mut usage, other.desired_counts, other.instance_resources));
+        let named = self.records.instances(&pool.path()).records;
+        let named = named.iter().filter(|record| record.name.is_some()).count() as u64;
+        Ok(admit_counts(&quotas, usage, named, pool.instance_resources, counts))
     }
 
     /// Creates one instance beyond the counts, named if a name is given.
@@ -182,15 +218,33 @@ impl Service {
         path: &PoolPath,
         name: Option<InstanceName>,
     ) -> Result<InstanceRecord> {
+        let (tenant, object) = (path.tenant.clone(), path.clone());
+        let result = self.create_instance_unlogged(path, name).await;
+        self.audit(&tenant, &object, "instance.create", &result).await;
+        result
+    }
+
+    async fn create_instance_unlogged(
+        &self,
+        path: &PoolPath,
+        name: Option<InstanceName>,
+    ) -> Result<InstanceRecord> {
         let _lock = self.lock_state().await?;
         let pool = self.pool(path)?;
+        let others = self.records.instances(path).records;
         let taken = |record: &InstanceRecord| name.is_some() && record.name == name;
-        if self.records.instances(path).records.iter().any(taken) {
+        if others.iter().any(taken) {
             return Err(Error::new(
                 Kind::Conflict,
                 path,
                 "an instance of that name exists already",
             ));
+        }
+        let limit = u64::from(self.tenant(&path.tenant)?.quotas.max_instances_per_pool);
+        let used = others.len() as u64;
+        if used >= limit {
+            return Err(OverQuota { quota: "max_instances_per_pool", limit, used, wanted: 1 })
+                .about(path, "create an instance");
         }
         let record = self
             .draw_records(&pool, 1, name)?
@@ -208,11 +262,13 @@ impl Service {
         name: Option<InstanceName>,
     ) -> Result<Vec<InstanceRecord>> {
         let tenant = self.living_tenant(&pool.tenant_id)?;
+        // An instance that cannot be read may have any address.
+        let ours =
+            self.records.tenant_instances(&pool.tenant_id).all(pool.path(), "lease an address")?;
         let everyone = self.records.all_instances().records;
         let mut uids: Vec<_> = everyone.iter().map(|record| record.uid).collect();
         let mut ids: Vec<_> = everyone.iter().map(|record| record.instance_id).collect();
-        let ours = everyone.iter().filter(|record| record.tenant_id == pool.tenant_id);
-        let mut offsets: Vec<_> = ours.map(|record| record.offset).collect();
+        let mut offsets: Vec<_> = ours.iter().map(|record| record.offset).collect();
         let mut drawn = Vec::new();
         for _ in 0..count {
             let offset =
@@ -257,11 +313,19 @@ impl Service {
     /// # Errors
     /// What the first instance that stays says.
     pub async fn destroy_pool(&self, path: &PoolPath) -> Result<()> {
+        let (tenant, object) = (path.tenant.clone(), path.clone());
+        let result = self.destroy_pool_unlogged(path).await;
+        self.audit(&tenant, &object, "pool.destroy", &result).await;
+        result
+    }
+
+    async fn destroy_pool_unlogged(&self, path: &PoolPath) -> Result<()> {
         self.pool(path)?;
-        for instance in self.records.instances(path).records {
+        for instance in self.records.instances(path).all(path, "destroy it")? {
             self.destroy_instance(&instance.path()).await?;
         }
         let _lock = self.lock_state().await?;
+        self.refuse_instances(path, self.records.instances(path))?;
         self.records.remove(path, &self.dirs.pool(path), "pool.json")
     }
 
@@ -293,6 +357,29 @@ impl Service {
     pub fn pool_bytes(&self, path: &PoolPath) -> u64 {
         file::allocated_bytes(&self.dirs.pool(path).join("instances"))
     }
+}
+
+/// Whether `counts` instances fit beside what the tenant's other pools claim.
+fn admit_counts(
+    quotas: &Quotas,
+    mut usage: Usage,
+    named: u64,
+    resources: Resources,
+    counts: DesiredCounts,
+) -> std::result::Result<(), OverQuota> {
+    let (limit, wanted) = (u64::from(quotas.max_instances_per_pool), u64::from(counts.total()));
+    if named + wanted > limit {
+        return Err(OverQuota { quota: "max_instances_per_pool", limit, used: named, wanted });
+    }
+    for _ in 0..counts.running {
+        usage.admit_running(quotas, resources)?;
+        usage.add_running(resources);
+    }
+    for _ in 0..counts.warm {
+        usage.admit_warm(quotas)?;
+        usage.add_warm(resources);
+    }
+    Ok(())
 }
 
 fn claim(usage: &mut Usage, counts: DesiredCounts, resources: Resources) {

@@ -34,6 +34,28 @@ pub struct Found<T> {
     pub problems: Vec<Problem>,
 }
 
+impl<T> Found<T> {
+    /// The records, when all of them could be read: for what must not overlook one.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`], naming the first file that could not.
+    pub fn all(self, object: impl std::fmt::Display, doing: &str) -> Result<Vec<T>> {
+        match self.problems.first() {
+            None => Ok(self.records),
+            Some(first) => Err(Error::new(
+                Kind::Corrupt,
+                object,
+                format!(
+                    "cannot {doing} while {} cannot be read: {}",
+                    first.path.display(),
+                    first.problem
+                ),
+            )
+            .hint("restore that file from a backup, or move its directory away")),
+        }
+    }
+}
+
 impl<T> Default for Found<T> {
     fn default() -> Self {
         Self { records: Vec::new(), problems: Vec::new() }
@@ -167,17 +189,37 @@ impl Records {
     pub fn remove(&self, object: impl std::fmt::Display, dir: &Path, record: &str) -> Result<()> {
         let go = || {
             file::remove_file(&dir.join(record))?;
-            file::remove_dir(dir)?;
-            dir.parent().map_or(Ok(()), file::sync_dir)
+            let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
+            // Under a name no object has, so that what a crash leaves is found and removed by
+            // the next removal beside it.
+            let gone = parent.join(format!("{GONE}{}", name.to_string_lossy()));
+            file::remove_dir(&gone)?;
+            if dir.exists() {
+                file::rename_durably(dir, &gone)?;
+            }
+            sweep(parent)
         };
         go().about(object, "remove it")
     }
+}
+
+/// Prefix of directories that are on their way out.
+const GONE: &str = ".gone-";
+
+fn sweep(dir: &Path) -> std::result::Result<(), file::FileError> {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(GONE) {
+            file::remove_dir(&entry.path())?;
+        }
+    }
+    file::sync_dir(dir)
 }
 
 fn subdirectories(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut dirs: Vec<_> = entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
         .map(|entry| entry.path())
         .collect();
     dirs.sort();

@@ -102,7 +102,6 @@ impl Service {
     /// [`Kind::NotFound`], or what reading it said.
     pub fn instance(&self, path: &InstancePath) -> Result<InstanceRecord> {
         use mvm_model::id::InstanceRef;
-        self.pool(&path.pool)?;
         let found = match &path.instance {
             InstanceRef::Id(id) => self.records.instance(&path.pool, *id)?,
             InstanceRef::Name(name) => {
@@ -110,12 +109,15 @@ impl Service {
                 all.into_iter().find(|record| record.name.as_ref() == Some(name))
             }
         };
-        found.ok_or_else(|| {
-            Error::new(Kind::NotFound, path, format!("there is no instance {path}")).hint(format!(
-                "'mvm instance list --tenant {}' shows those there are",
-                path.pool.tenant
-            ))
-        })
+        if let Some(record) = found {
+            return Ok(record);
+        }
+        // Say what is missing first: the tenant, the pool, or only the instance.
+        self.pool(&path.pool)?;
+        Err(Error::new(Kind::NotFound, path, format!("there is no instance {path}")).hint(format!(
+            "'mvm instance list --tenant {}' shows those there are",
+            path.pool.tenant
+        )))
     }
 
     /// Where an instance's files are.

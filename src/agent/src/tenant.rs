@@ -2,11 +2,12 @@
 
 use mvm_host::net::TenantNet;
 use mvm_model::record::{Egress, ManagedBy, SCHEMA_VERSION, TenantNetwork, TenantRecord};
-use mvm_model::resources::{Quotas, Usage};
+use mvm_model::resources::{OverQuota, Quotas, Usage};
 use mvm_model::state::Status;
 use mvm_model::{NetId, Subnet, TenantName};
 
 use crate::error::{About, Error, Kind, Result};
+use crate::records::Found;
 use crate::service::{Service, now};
 
 /// The tenant that is part of mvm: `mvm dev` lives in it.
@@ -52,6 +53,13 @@ impl Service {
     /// # Errors
     /// [`Kind::Conflict`] when the name, net id or subnet is taken, naming the holder.
     pub async fn create_tenant(&self, new: NewTenant) -> Result<TenantRecord> {
+        let (tenant, object) = (new.name.clone(), new.name.clone());
+        let result = self.create_tenant_unlogged(new).await;
+        self.audit(&tenant, &object, "tenant.create", &result).await;
+        result
+    }
+
+    async fn create_tenant_unlogged(&self, new: NewTenant) -> Result<TenantRecord> {
         if new.name.as_str() == BUILTIN && !new.builtin {
             return Err(Error::new(Kind::Conflict, BUILTIN, "the tenant dev is part of mvm")
                 .hint("mvm dev"));
@@ -96,7 +104,7 @@ impl Service {
         net: &mvm_host::net::Net,
         new: &NewTenant,
     ) -> Result<TenantNetwork> {
-        let tenants = self.records.tenants().records;
+        let tenants = self.records.tenants().all(&new.name, "choose a free network")?;
         match new.net_id {
             Some(id) => {
                 let subnet = new.subnet.unwrap_or_else(|| id.default_subnet());
@@ -191,23 +199,47 @@ impl Service {
     /// # Errors
     /// What the first instance or device that stays says; everything else is still there then.
     pub async fn destroy_tenant(&self, name: &TenantName) -> Result<()> {
+        let (tenant, object) = (name.clone(), name.clone());
+        let result = self.destroy_tenant_unlogged(name).await;
+        self.audit(&tenant, &object, "tenant.destroy", &result).await;
+        result
+    }
+
+    async fn destroy_tenant_unlogged(&self, name: &TenantName) -> Result<()> {
         let mut record = self.tenant(name)?;
         {
             let _lock = self.lock_state().await?;
             record.destroying = true;
             self.records.put_tenant(&record)?;
         }
-        for instance in self.records.tenant_instances(name).records {
+        // A record that cannot be read may have a VM: nothing is removed beside it.
+        for instance in self.records.tenant_instances(name).all(name, "destroy it")? {
             self.destroy_instance(&instance.path()).await?;
         }
-        for pool in self.records.pools(name).records {
+        for pool in self.records.pools(name).all(name, "destroy it")? {
             self.destroy_pool(&pool.path()).await?;
         }
         let net = self.net().await?;
         self.forget_zone(record.network.tenant_net_id).await;
         net.remove_tenant(&record.network).await.about(name, "remove its network")?;
         let _lock = self.lock_state().await?;
+        self.refuse_instances(name, self.records.tenant_instances(name))?;
         self.forget_tenant(name)
+    }
+
+    /// Refuses to remove a directory that holds instances: one appeared meanwhile.
+    pub(crate) fn refuse_instances(
+        &self,
+        object: impl std::fmt::Display + Clone,
+        found: Found<mvm_model::record::InstanceRecord>,
+    ) -> Result<()> {
+        match found.all(object.clone(), "remove it")?.first() {
+            None => Ok(()),
+            Some(one) => {
+                Err(Error::new(Kind::Busy, object, format!("{} was created meanwhile", one.path()))
+                    .hint("destroy it again"))
+            }
+        }
     }
 
     fn forget_tenant(&self, name: &TenantName) -> Result<()> {
@@ -226,6 +258,26 @@ impl Service {
             .hint(format!("'mvm tenant destroy {name} --force' finishes that")));
         }
         Ok(record)
+    }
+
+    /// Whether a tenant may take `wanted_mib` more of the disk.
+    ///
+    /// # Errors
+    /// `max_disk_gib` when it may not.
+    pub(crate) fn admit_disk(
+        &self,
+        name: &TenantName,
+        quotas: &Quotas,
+        wanted_mib: u64,
+    ) -> std::result::Result<(), OverQuota> {
+        let used = self.disk_bytes(&self.dirs.tenant(name)) >> 20;
+        let limit = quotas.max_disk_gib.saturating_mul(1024);
+        if used.saturating_add(wanted_mib) <= limit {
+            return Ok(());
+        }
+        let up = |mib: u64| mib.div_ceil(1024);
+        let (used, wanted) = (up(used), up(wanted_mib));
+        Err(OverQuota { quota: "max_disk_gib", limit: quotas.max_disk_gib, used, wanted })
     }
 
     /// What of a tenant's quotas its instances use.

@@ -1,16 +1,21 @@
 //! What is kept in step with the records: names in DNS, secrets images, directories of VMs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mvm_host::file;
+use mvm_host::lock::Lock;
 use mvm_host::net::dns;
 use mvm_host::secrets::{self, Secrets};
 use mvm_model::NetId;
 use mvm_model::record::InstanceRecord;
 
 use crate::error::{About, Result};
+use crate::network::link_exists;
 use crate::service::Service;
 
+/// How long an update of names waits for others.
+const DNS_PATIENCE: Duration = Duration::from_secs(15);
 /// The hidden subcommand that is the tenants' resolver.
 pub const RESOLVER: &str = "__dns";
 
@@ -21,12 +26,17 @@ impl Service {
     /// # Errors
     /// When it does not start or take them.
     pub async fn refresh_dns(&self) -> Result<()> {
+        // Whoever comes later must not be overwritten by what we read earlier.
+        let turn = self.dirs.run.join(".dns.lock");
+        let _turn = Lock::take(&turn, &self.who, DNS_PATIENCE).await.about("", "update names")?;
         let zones: Vec<_> = self
             .records
             .tenants()
             .records
             .iter()
-            .filter(|tenant| !tenant.destroying && self.has_bridge(tenant.network.tenant_net_id))
+            .filter(|tenant| {
+                !tenant.destroying && link_exists(&tenant.network.tenant_net_id.bridge())
+            })
             .map(|tenant| dns::Zone {
                 tenant: tenant.tenant_id.clone(),
                 network: tenant.network,
@@ -46,10 +56,6 @@ impl Service {
         if let Err(error) = dns::remove(&self.dirs.run, net_id).await {
             tracing::warn!(%net_id, %error, "cannot take the tenant's names from the resolver");
         }
-    }
-
-    fn has_bridge(&self, net_id: NetId) -> bool {
-        std::path::Path::new("/sys/class/net").join(net_id.bridge()).exists()
     }
 
     fn names(
@@ -72,11 +78,11 @@ impl Service {
     /// # Errors
     /// When the tmpfs or the image cannot be made.
     pub fn ensure_secrets(&self, record: &InstanceRecord) -> Result<()> {
-        let store =
-            Secrets::open(&self.dirs.run).about(record.path(), "make room for its secrets")?;
+        let path = record.path();
+        let store = Secrets::open(&self.dirs.run).about(&path, "make room for its secrets")?;
         match store.image(record.instance_id).exists() {
             true => Ok(()),
-            false => self.write_secrets_with(record, &[]),
+            false => store.write(record.instance_id, &[]).about(&path, "make its secrets drive"),
         }
     }
 
@@ -101,9 +107,9 @@ impl Service {
     pub fn forget_vm(&self, record: &InstanceRecord) -> Result<()> {
         let forget = || {
             file::remove_dir(&self.dirs.vm(record.instance_id))?;
-            file::remove_file(
-                &self.dirs.run.join("secrets").join(format!("{}.img", record.instance_id)),
-            )?;
+            if self.dirs.run.join("secrets").exists() {
+                Secrets::open(&self.dirs.run)?.remove(record.instance_id)?;
+            }
             secrets::close_if_empty(&self.dirs.run)
         };
         forget().about(record.path(), "remove what its VM left")

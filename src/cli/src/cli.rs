@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    bench, bootstrap, demo, dev, doctor, image, instance, net, pool, status, stop, tenant,
+    bench, bootstrap, completions, demo, dev, doctor, events, image, instance, net, pool, status,
+    stop, tenant,
 };
 
 /// Turns Linux hosts into a multi-tenant fleet of microVMs.
@@ -15,7 +16,7 @@ use crate::command::{
     after_help = "Start here: mvm demo\n\nExit codes: 0 ok, 1 failed, 2 usage, 3 not found, \
     4 refused (policy, owner, quota, state), 5 unavailable or timeout"
 )]
-struct Cli {
+pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -49,6 +50,10 @@ enum Command {
     /// Work with image revisions
     #[command(subcommand)]
     Image(image::Command),
+    /// Show what was done to a tenant, or to all
+    Events(events::Args),
+    /// Print a shell's completion script
+    Completions(completions::Args),
     /// Measure boot, warm, sleep and wake on this host
     Bench(bench::Args),
 }
@@ -67,6 +72,8 @@ pub fn run() -> ExitCode {
         Command::Instance(command) => instance::run(command),
         Command::Net(command) => net::run(command),
         Command::Image(command) => image::run(command),
+        Command::Events(args) => events::run(args),
+        Command::Completions(args) => completions::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }

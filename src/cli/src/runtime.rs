@@ -76,10 +76,39 @@ where
 }
 
 async fn watch_interrupt(cancel: Arc<AtomicBool>) {
-    while tokio::signal::ctrl_c().await.is_ok() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut hup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => if pressed.is_err() { return },
+            _ = term.recv() => {}
+            _ = hup.recv() => {}
+        }
         if cancel.swap(true, Ordering::SeqCst) {
             std::process::exit(Kind::Interrupted.exit_code().into());
         }
         eprintln!("\nstopping (once more to leave at once)");
+    }
+}
+
+impl Context {
+    /// Runs `work` until it ends or Ctrl-C is pressed; for streams, which undo nothing.
+    ///
+    /// # Errors
+    /// What the work says, or [`Kind::Interrupted`].
+    pub async fn until_interrupted<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let interrupted = async {
+            while !self.cancel.load(Ordering::SeqCst) {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            () = interrupted => Err(Error::new(Kind::Interrupted, "", "interrupted")),
+        }
     }
 }

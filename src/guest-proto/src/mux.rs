@@ -15,8 +15,8 @@
 //!
 //! Memory is bounded whatever the peer sends: per stream by [`WINDOW`] (a data or message frame
 //! costs its length plus [`FRAME_COST`]; more than the credit is a violation), in number by
-//! [`MAX_STREAMS`], output by [`OUTPUT_HIGH`] (data waits, and the owner stops reading while
-//! [`Mux::wants_input`] is false).
+//! [`MAX_STREAMS`], output by [`OUTPUT_HIGH`] (data waits, and the owner of a guest's end stops
+//! reading while [`Mux::wants_input`] is false).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -188,9 +188,11 @@ impl Mux {
         self.streams.values().any(Stream::is_unanswered)
     }
 
-    /// False while too much output waits: a peer that does not read is not read from.
+    /// False while too much output waits: a peer that does not read is not read from. A host
+    /// always reads, or two full outputs would wait for each other; nothing a guest sends makes
+    /// a host say more than the credit it is given.
     pub fn wants_input(&self) -> bool {
-        self.output.len() < OUTPUT_HIGH
+        matches!(self.side, Side::Host) || self.output.len() < OUTPUT_HIGH
     }
 
     /// Bytes to send now; acknowledge what was sent with [`Mux::sent`].

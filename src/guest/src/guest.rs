@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mvm_guest_proto::config::GuestConfig;
 
+use crate::drives::{Drive, Mounted};
 use crate::initrd::Took;
 use crate::log::Log;
 use crate::once::Once;
@@ -78,6 +79,15 @@ impl Guest {
             life: Mutex::default(),
             sleep: Mutex::new(()),
         })
+    }
+
+    /// Mounts a drive as it is now.
+    ///
+    /// # Errors
+    /// For people.
+    pub(crate) fn mount(&self, drive: Drive) -> Result<Mounted, String> {
+        // The exclusive look at the device must not live on in a child.
+        self.reaper.without_forks(|| drive.mount())
     }
 
     /// Notes something for people: kept in the agent's log and written to standard error, which

@@ -72,7 +72,7 @@ fn reap_forever(guest: &Arc<Guest>, signals: &SigSet) -> ! {
 }
 
 fn mount_drives(guest: &Arc<Guest>) {
-    match Drive::Data.mount() {
+    match guest.mount(Drive::Data) {
         Ok(Mounted::Yes) => {}
         Ok(Mounted::Placeholder) => {
             mounts::data_in_memory().into_iter().for_each(|problem| guest.problem(problem));
@@ -81,7 +81,7 @@ fn mount_drives(guest: &Arc<Guest>) {
         Err(error) => guest.problem(error),
     }
     for drive in [Drive::Secrets, Drive::Config] {
-        if let Err(error) = drive.mount() {
+        if let Err(error) = guest.mount(drive) {
             guest.problem(error);
         }
     }

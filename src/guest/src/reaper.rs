@@ -71,6 +71,13 @@ impl Reaper {
         Ok((child, exit))
     }
 
+    /// Does something while no child is between `fork` and `exec`, where it holds copies of all
+    /// our descriptors.
+    pub(crate) fn without_forks<T>(&self, action: impl FnOnce() -> T) -> T {
+        let _running = self.lock();
+        action()
+    }
+
     /// Reaps every child that ended. Called after SIGCHLD.
     pub(crate) fn reap(&self) {
         let mut running = self.lock();

@@ -43,6 +43,12 @@ pub enum DriveError {
         /// What was to be stored.
         total: usize,
     },
+    /// The data drive was there before and is not any more.
+    #[error("data drive {} is missing", path.display())]
+    Lost {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// The existing data drive has another size.
     #[error("data drive {} has {has} bytes, the instance was created with {wanted}", path.display())]
     Resized {
@@ -55,24 +61,35 @@ pub enum DriveError {
     },
 }
 
+/// What to do about a data drive that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Make it: the instance never ran.
+    Make,
+    /// Refuse: it was there, and an empty one in its place would hide the loss.
+    Refuse,
+}
+
 /// Makes sure the data drive exists: sparse ext4 of `mib` MiB, or the placeholder for 0. An
 /// existing drive is never formatted, resized or replaced.
 ///
 /// # Errors
-/// When it cannot be made, or exists with another size.
-pub fn ensure_data(path: &Path, mib: u64) -> Result<(), DriveError> {
+/// When it cannot be made or examined, is missing though it must be there, or has another size.
+pub fn ensure_data(path: &Path, mib: u64, missing: Missing) -> Result<(), DriveError> {
     let size = if mib == 0 { PLACEHOLDER } else { mib << 20 };
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.len() == size => Ok(()),
         Ok(meta) => Err(DriveError::Resized { path: path.into(), has: meta.len(), wanted: size }),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(FileError::new("examine", path, error).into())
+        }
         Err(_) if mib == 0 => make(path, size, |_| Ok(())),
+        Err(_) if missing == Missing::Refuse => Err(DriveError::Lost { path: path.into() }),
         // Inode tables are zeroed by the guest when it first uses them: creation stays instant
         // and the file sparse.
         Err(_) => make(path, size, |beside| {
-            mke2fs(
-                beside,
-                &["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-L", "data"],
-            )
+            let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
+            mke2fs(beside, &["-E", options, "-L", "data"])
         }),
     }
 }
@@ -156,19 +173,27 @@ mod tests {
     fn an_existing_data_drive_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data.img");
-        ensure_data(&path, 16).unwrap();
+        ensure_data(&path, 16, Missing::Make).unwrap();
         let before = (file::stamp(&path).unwrap(), file::digest(&path).unwrap());
-        ensure_data(&path, 16).unwrap();
+        ensure_data(&path, 16, Missing::Make).unwrap();
         assert_eq!((file::stamp(&path).unwrap(), file::digest(&path).unwrap()), before);
-        assert!(matches!(ensure_data(&path, 32), Err(DriveError::Resized { .. })));
+        assert!(matches!(ensure_data(&path, 32, Missing::Make), Err(DriveError::Resized { .. })));
         assert!(file::allocated_bytes(&path) < 4 << 20, "the drive is not sparse");
+    }
+
+    #[test]
+    fn a_lost_data_drive_is_not_replaced_by_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.img");
+        assert!(matches!(ensure_data(&path, 16, Missing::Refuse), Err(DriveError::Lost { .. })));
+        assert!(!path.exists());
     }
 
     #[test]
     fn a_placeholder_holds_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data.img");
-        ensure_data(&path, 0).unwrap();
+        ensure_data(&path, 0, Missing::Make).unwrap();
         assert!(fs::read(&path).unwrap().iter().all(|byte| *byte == 0));
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use libsystemd::id128;
 use mvm_model::Digest;
 
-use crate::file::{self, FileError};
+use crate::file::{self, Context, FileError};
 
 /// The application id the node id is derived with, so that it reveals nothing of the machine id.
 const APPLICATION: &str = "6d766d00c0de4f1e8a1dfeed5eed0001";
@@ -75,8 +75,19 @@ pub fn node_id(state_dir: &Path, draw: impl FnOnce() -> String) -> Result<String
         return Ok(text.trim().to_owned());
     }
     let id = derived().unwrap_or_else(draw);
-    file::write_durably(&path, format!("{id}\n").as_bytes())?;
-    Ok(id)
+    // Two first commands at once must agree: the name is given once, by a link.
+    let mine = state_dir.join(format!(".node-id.{}", std::process::id()));
+    file::write_durably(&mine, format!("{id}\n").as_bytes())?;
+    let linked = fs::hard_link(&mine, &path);
+    file::remove_file(&mine)?;
+    match linked {
+        Ok(()) => file::sync_dir(state_dir).map(|()| id),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let text = fs::read_to_string(&path).doing("read", &path)?;
+            Ok(text.trim().to_owned())
+        }
+        Err(error) => Err(error).doing("write", &path),
+    }
 }
 
 fn derived() -> Option<String> {

@@ -58,12 +58,20 @@ impl<T> Context<T> for io::Result<T> {
     }
 }
 
-/// Creates a directory only its owner may enter, with missing parents.
+/// Creates a directory only its owner may enter, with missing parents, durably.
 ///
 /// # Errors
 /// When it cannot be created.
 pub fn create_dir(path: &Path) -> Result<(), FileError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).doing("create directory", path)
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_dir(parent(path)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.parent().is_some() => {
+            create_dir(parent(path))?;
+            create_dir(path)
+        }
+        Err(error) => Err(FileError::new("create directory", path, error)),
+    }
 }
 
 /// Makes a rename or unlink in `dir` durable.
@@ -72,6 +80,14 @@ pub fn create_dir(path: &Path) -> Result<(), FileError> {
 /// When the directory cannot be synced.
 pub fn sync_dir(dir: &Path) -> Result<(), FileError> {
     File::open(dir).and_then(|dir| dir.sync_all()).doing("sync directory", dir)
+}
+
+/// Makes a file's content durable.
+///
+/// # Errors
+/// When the disk does not confirm it: then nothing that builds on the content may go on.
+pub fn sync(path: &Path) -> Result<(), FileError> {
+    File::open(path).and_then(|file| file.sync_all()).doing("sync", path)
 }
 
 /// The directory a file is in.

@@ -69,10 +69,19 @@ impl Lock {
             }
             // A holder that removed the file while we opened it leaves us a lock on nothing.
             if is_at(&file, path) {
-                announce(&mut file, who).doing("write", path)?;
+                // Only for the message others get; a full disk must not keep a lock from anybody.
+                let _ = announce(&mut file, who);
                 return Ok(Self { _file: file });
             }
         }
+    }
+}
+
+/// Whether somebody holds the lock at `path` now.
+pub fn is_held(path: &Path) -> bool {
+    match File::open(path) {
+        Ok(file) => matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
+        Err(_) => false,
     }
 }
 

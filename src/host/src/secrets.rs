@@ -4,6 +4,8 @@
 //! image per instance, of constant size, replaced whole: a guest that sleeps sees either the
 //! old or the new secrets when it wakes, and mvm sees to it that it is the new.
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use mvm_model::InstanceId;
@@ -17,9 +19,13 @@ use crate::file::{self, Context, FileError};
 const SIZE: &str = "size=64m,mode=0700";
 
 /// The secrets directory of a host.
-#[derive(Debug, Clone)]
+///
+/// While one is open the directory is not taken away, and nobody else opens it: an image is never
+/// written beside the tmpfs instead of into it.
+#[derive(Debug)]
 pub struct Secrets {
     dir: PathBuf,
+    _lock: File,
 }
 
 impl Secrets {
@@ -28,6 +34,7 @@ impl Secrets {
     /// # Errors
     /// When it cannot be created or mounted.
     pub fn open(run_dir: &Path) -> Result<Self, FileError> {
+        let lock = hold(run_dir)?;
         let dir = run_dir.join("secrets");
         file::create_dir(&dir)?;
         if !is_tmpfs(&dir) {
@@ -41,7 +48,7 @@ impl Secrets {
                 .map_err(std::io::Error::from)
                 .doing("mount a tmpfs on", &dir)?;
         }
-        Ok(Self { dir })
+        Ok(Self { dir, _lock: lock })
     }
 
     /// Where an instance's image is.
@@ -57,13 +64,24 @@ impl Secrets {
         drive::write_small(&self.image(instance), secrets)
     }
 
-    /// Removes an instance's image.
+    /// Removes an instance's image and what an interrupted writer left of one.
     ///
     /// # Errors
     /// When it stays.
     pub fn remove(&self, instance: InstanceId) -> Result<(), FileError> {
-        file::remove_file(&self.image(instance))
+        let image = self.image(instance);
+        file::remove_file(&image)?;
+        file::remove_file(&file::temporary(&image))?;
+        file::remove_dir(&image.with_extension("tree"))
     }
+}
+
+/// The lock of the directory, waited for: its holders take milliseconds.
+fn hold(run_dir: &Path) -> Result<File, FileError> {
+    let path = run_dir.join(".secrets.lock");
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+    file.and_then(|file| file.lock().map(|()| file)).doing("lock", &path)
 }
 
 /// Unmounts and removes `<run dir>/secrets` when no image is left in it.
@@ -71,6 +89,7 @@ impl Secrets {
 /// # Errors
 /// When it is empty and still stays.
 pub fn close_if_empty(run_dir: &Path) -> Result<(), FileError> {
+    let _lock = hold(run_dir)?;
     let dir = run_dir.join("secrets");
     let is_empty = |dir: &Path| dir.read_dir().is_ok_and(|mut entries| entries.next().is_none());
     if !is_empty(&dir) {

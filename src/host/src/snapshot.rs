@@ -96,8 +96,12 @@ impl Snapshots {
         let path = self.path(generation).join("manifest.json");
         let bytes =
             fs::read(&path).map_err(|error| Unusable::Incomplete(format!("manifest: {error}")))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Unusable::Incomplete(format!("manifest: {error}")))
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|error| Unusable::Incomplete(format!("manifest: {error}")))?;
+        match manifest.generation == generation {
+            true => Ok(manifest),
+            false => Err(Unusable::Incomplete("the manifest is of another generation".into())),
+        }
     }
 
     /// Proves that the memory file is what was hashed: by its stamp, or by hashing it again when
@@ -120,18 +124,24 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Removes everything but `keep`, complete or not.
+    /// Removes everything but `keep`, complete or not, durably.
     ///
     /// # Errors
     /// When something stays.
     pub fn remove_except(&self, keep: Option<u64>) -> Result<(), FileError> {
         let kept = keep.map(|generation| generation.to_string());
+        let mut removed = false;
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            if entry.file_name().to_str() != kept.as_deref() {
-                file::remove_dir(&entry.path())?;
+            if entry.file_name().to_str() == kept.as_deref() {
+                continue;
+            }
+            removed = true;
+            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                true => file::remove_dir(&entry.path())?,
+                false => file::remove_file(&entry.path())?,
             }
         }
-        Ok(())
+        if removed { file::sync_dir(&self.dir) } else { Ok(()) }
     }
 
     /// Bytes allocated on disk.

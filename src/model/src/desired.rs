@@ -35,7 +35,7 @@ use crate::state::Status;
 pub use check::{check, check_tenants};
 pub(crate) use fields::{Fields, parse};
 pub use read::read;
-pub(crate) use read::tenants;
+pub(crate) use read::{tenants, version};
 
 /// The version of the documents this program writes and the newest it reads.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -89,6 +89,8 @@ pub enum Profile {
     Minimal,
     /// Busybox and Node.js.
     Node,
+    /// Busybox, Node.js and OpenClaw.
+    OpenClaw,
 }
 
 impl FromStr for Profile {
@@ -97,10 +99,11 @@ impl FromStr for Profile {
         match text {
             "minimal" => Ok(Self::Minimal),
             "node" => Ok(Self::Node),
+            "openclaw" => Ok(Self::OpenClaw),
             _ => Err(Unknown {
                 what: "profile",
                 given: text.chars().take(40).collect(),
-                known: "minimal, node",
+                known: "minimal, node, openclaw",
             }),
         }
     }
@@ -111,6 +114,7 @@ impl fmt::Display for Profile {
         f.pad(match self {
             Self::Minimal => "minimal",
             Self::Node => "node",
+            Self::OpenClaw => "openclaw",
         })
     }
 }
@@ -241,8 +245,17 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_is_the_same_word_everywhere() {
+        for profile in [Profile::Minimal, Profile::Node, Profile::OpenClaw] {
+            assert_eq!(profile.to_string().parse(), Ok(profile));
+            let json = serde_json::to_string(&profile).unwrap();
+            assert_eq!(json, format!("\"{profile}\""));
+        }
+    }
+
+    #[test]
     fn an_unknown_profile_names_the_known_ones() {
         let error = "windows".parse::<Profile>().unwrap_err().to_string();
-        assert_eq!(error, "unknown profile \"windows\" (one of: minimal, node)");
+        assert_eq!(error, "unknown profile \"windows\" (one of: minimal, node, openclaw)");
     }
 }

@@ -10,11 +10,19 @@
 //! - [`record`]: what is kept on disk for a tenant, a pool and an instance.
 //! - [`image`]: image sources, revisions and their manifest.
 //! - [`snapshot`]: the snapshot manifest and what makes it unusable.
+//! - [`intent`]: what a fleet should be, who may change what of it, and merging a declaration.
+//! - [`desired`]: what one node should be (DesiredState), read strictly or tolerantly.
+//! - [`observed`]: what a node is, as the planner needs it.
+//! - [`policy`]: idle and runtime policies, protection, manual override.
 
+pub mod desired;
 pub mod id;
 pub mod image;
+pub mod intent;
 pub mod name;
 pub mod network;
+pub mod observed;
+pub mod policy;
 pub mod record;
 pub mod resources;
 pub mod snapshot;

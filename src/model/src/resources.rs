@@ -150,6 +150,19 @@ impl Usage {
         fits("max_mem_mib", quotas.max_mem_mib, self.mem_mib, resources.mem_mib)
     }
 
+    /// Whether a warm instance may run again; its CPU and memory are counted already.
+    ///
+    /// # Errors
+    /// `max_running` when it is used up.
+    pub fn admit_resume(&self, quotas: &Quotas) -> Result<(), OverQuota> {
+        let (limit, used) = (u64::from(quotas.max_running), u64::from(self.running));
+        if used < limit {
+            Ok(())
+        } else {
+            Err(OverQuota { quota: "max_running", limit, used, wanted: 1 })
+        }
+    }
+
     /// Whether one more warm instance fits; its CPU and memory are counted already.
     ///
     /// # Errors

@@ -26,7 +26,7 @@
 //! | transition | on the way | interrupted |
 //! |---|---|---|
 //! | start | files, tap, VMM, guest ready | VM alive → running, else as before (cold boot loses nothing) |
-//! | warm, resume | VM paused, resumed | as the VM is now |
+//! | warm, resume | VM paused, resumed | VM alive → back to the status before |
 //! | sleep | guest prepared, paused, snapshot written, **renamed into place**, VMM ended | snapshot complete → sleeping (VM ended); else VM alive → running (resumed); else failed, data kept |
 //! | wake | VM loaded, **consumed mark**, resumed, guest told | mark absent → sleeping (VM ended); mark present and VM alive → running; else failed, cold boot next |
 //! | stop | guest powered off or VMM ended, snapshot deleted | forward → stopped |

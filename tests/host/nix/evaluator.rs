@@ -2,6 +2,7 @@
 //! directory that vanishes with it. It works as root without a daemon, and as a user.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -47,18 +48,28 @@ impl Nix {
         for part in FLAKE {
             copy(&repository().join(part), &nix.flake_dir().join(part));
         }
-        match Command::new("nix").arg("--version").stdin(Stdio::null()).output() {
-            Ok(output) if output.status.success() => Ok(nix),
-            Ok(output) => Err(format!("nix --version fails: {}", output.status)),
-            Err(error) => Err(format!("needs nix ({error})")),
+        let mut version = nix.command();
+        version.arg("--version");
+        match finish(version)? {
+            output if output.status.success() => Ok(nix),
+            output => Err(format!("nix --version fails: {}", output.status)),
         }
     }
 
     /// The Intent of a fleet in a file, or what Nix says against it.
     pub fn fleet(&self, file: &Path) -> Result<serde_json::Value, String> {
-        let apply = format!("fleet: fleet (import {})", file.display());
+        self.apply_to("lib.fleet", file)
+    }
+
+    /// The document of a fleet in a file, whether it is good or not.
+    pub fn unchecked(&self, file: &Path) -> Result<serde_json::Value, String> {
+        self.apply_to("lib.fleetUnchecked", file)
+    }
+
+    fn apply_to(&self, function: &str, file: &Path) -> Result<serde_json::Value, String> {
+        let apply = format!("f: f (import {})", file.display());
         // Impure only because the fleet lies outside the flake.
-        self.eval(&["--impure", &self.output("lib.fleet"), "--apply", &apply])
+        self.eval(&["--impure", &self.output(function), "--apply", &apply])
     }
 
     /// An output of the flake, seen through a function.
@@ -124,10 +135,27 @@ impl Nix {
     }
 }
 
+/// A store is read-only, and only root can remove what is in it as it is.
+impl Drop for Nix {
+    fn drop(&mut self) {
+        make_writable(&self.dir.path().join("nix/store"));
+    }
+}
+
+fn make_writable(dir: &Path) {
+    // What fails here stays behind in the temporary directory; no verdict depends on it.
+    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_writable(&entry.path());
+        }
+    }
+}
+
 /// Waits for a command until the deadline, then ends it with all it started.
 fn finish(mut command: Command) -> Result<std::process::Output, String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let child = command.spawn().map_err(|error| format!("nix does not start: {error}"))?;
+    let child = command.spawn().map_err(|error| format!("needs nix ({error})"))?;
     let group = Pid::from_raw(child.id().try_into().expect("a process id"));
     let (sender, receiver) = mpsc::channel();
     let waiter = thread::spawn(move || sender.send(child.wait_with_output()));

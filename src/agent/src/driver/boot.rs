@@ -27,7 +27,8 @@ impl Driver<'_> {
                 self.finish(State::Running { vm })
             }
             Err(error) => {
-                self.end_vm().await;
+                // A VM that does not end keeps its transition: the next command settles it.
+                self.machine().kill().await?;
                 self.fail(&error)?;
                 Err(error)
             }
@@ -54,6 +55,11 @@ impl Driver<'_> {
                 self.phase("pause");
                 self.finish(State::Warm { vm })
             }
+            // It may have paused and only not said so.
+            Err(error) if machine.is_executing().await == Some(false) => {
+                tracing::warn!(instance = %self.record.path(), error = error.chain(), "paused late");
+                self.finish(State::Warm { vm })
+            }
             Err(error) => self.take_back().and(Err(error)),
         }
     }
@@ -65,7 +71,9 @@ impl Driver<'_> {
         let machine = self.machine();
         let resumed = machine.resume().await;
         self.phase("resume");
-        if let Err(error) = resumed {
+        if let Err(error) = resumed
+            && machine.is_executing().await != Some(true)
+        {
             return self.take_back().and(Err(error));
         }
         // The guest's clock stood still; a guest that cannot be told is running all the same.
@@ -81,12 +89,5 @@ impl Driver<'_> {
         use crate::error::Kind;
         let gone = || Error::new(Kind::Failed, self.record.path(), "the record names no VM");
         self.record.state.vm().cloned().ok_or_else(gone)
-    }
-
-    /// Ends the VM for certain and removes what only it needed.
-    pub(super) async fn end_vm(&self) {
-        if let Err(error) = self.machine().kill().await {
-            tracing::warn!(instance = %self.record.path(), error = error.chain(), "cannot end the VM");
-        }
     }
 }

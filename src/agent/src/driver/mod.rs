@@ -116,13 +116,15 @@ impl<'a> Driver<'a> {
     ) -> Result<Self> {
         let id = service.instance(path)?.instance_id;
         let dir = service.dirs.instance(&path.pool, id);
-        let lock = Lock::take(&lock::path_in(&dir), &service.who, patience)
-            .await
-            .about(path, "change the instance")?;
+        let gone =
+            || Error::new(Kind::NotFound, path, format!("instance {path} was destroyed meanwhile"));
+        let lock = Lock::take(&lock::path_in(&dir), &service.who, patience).await;
+        let lock = match lock {
+            Err(_) if !dir.exists() => return Err(gone()),
+            other => other.about(path, "change the instance")?,
+        };
         // Read again: only now nobody else writes it.
-        let record = service.records.instance(&path.pool, id)?.ok_or_else(|| {
-            Error::new(Kind::NotFound, path, format!("instance {path} was destroyed meanwhile"))
-        })?;
+        let record = service.records.instance(&path.pool, id)?.ok_or_else(gone)?;
         Ok(Self { service, record, cancel, phases: Vec::new(), last: Instant::now(), _lock: lock })
     }
 
@@ -135,7 +137,10 @@ impl<'a> Driver<'a> {
         let already = match decision {
             Decision::Already(already) => Some(already),
             Decision::Go(transition) => {
-                self.carry_out(transition).await?;
+                let (tenant, path) = (self.record.tenant_id.clone(), self.record.path());
+                let result = self.carry_out(transition).await;
+                self.service.audit(&tenant, path, &format!("instance.{verb}"), &result).await;
+                result?;
                 None
             }
         };
@@ -160,25 +165,40 @@ impl<'a> Driver<'a> {
     async fn begin(&mut self, transition: Transition) -> Result<()> {
         let path = self.record.path();
         let _state = self.service.lock_state().await?;
-        self.admit(&transition).about(&path, "take it into account")?;
+        self.admit(&transition)?.about(&path, "take it into account")?;
+        if let Transition::Sleeping { generation } = transition {
+            // Used up from now on: a number never means two snapshots.
+            self.record.next_generation = generation + 1;
+        }
+        let frees = matches!(transition, Transition::Stopping | Transition::Destroying);
         self.record.transition = Some(transition);
         self.record.note = None;
-        self.service.records.put_instance(&self.record)?;
         self.last = Instant::now();
-        Ok(())
+        match self.service.records.put_instance(&self.record) {
+            // A full disk must not keep anybody from freeing it.
+            Err(error) if frees && error.kind == Kind::DiskFull => Ok(()),
+            other => other,
+        }
     }
 
-    fn admit(&self, transition: &Transition) -> Result<(), OverQuota> {
+    fn admit(&self, transition: &Transition) -> Result<std::result::Result<(), OverQuota>> {
         let tenant = &self.record.tenant_id;
-        let quotas = self.service.tenant(tenant).map(|record| record.quotas).unwrap_or_default();
+        let quotas = self.service.tenant(tenant)?.quotas;
         let usage = self.service.usage(tenant);
-        match transition {
-            Transition::Starting | Transition::Waking { .. } => {
-                usage.admit_running(&quotas, self.record.resources)
+        let resources = self.record.resources;
+        let disk = |wanted: u64| self.service.admit_disk(tenant, &quotas, wanted);
+        Ok(match transition {
+            Transition::Starting if self.record.revision.is_none() => {
+                usage.admit_running(&quotas, resources).and_then(|()| disk(resources.data_disk_mib))
             }
+            Transition::Starting | Transition::Waking { .. } => {
+                usage.admit_running(&quotas, resources)
+            }
+            Transition::Resuming => usage.admit_resume(&quotas),
             Transition::Warming => usage.admit_warm(&quotas),
-            _ => Ok(()),
-        }
+            Transition::Sleeping { .. } => disk(resources.mem_mib),
+            Transition::Stopping | Transition::Destroying => Ok(()),
+        })
     }
 
     /// Writes the state the transition led to.

@@ -1,7 +1,7 @@
 //! What a VM needs before it exists: image, network, drives, and the specification made of them.
 
 use mvm_guest_proto::config::{self, GuestConfig};
-use mvm_host::drive;
+use mvm_host::drive::{self, Missing};
 use mvm_host::image::Revision;
 use mvm_host::packages::Arch;
 use mvm_model::image::{Restart, Workload};
@@ -26,11 +26,15 @@ impl Driver<'_> {
     pub(super) async fn prepare(&mut self, digest: Option<Digest>) -> Result<Prepared> {
         let tenant = self.service.living_tenant(&self.record.tenant_id)?;
         let revision = self.revision(digest)?;
-        self.record.revision = Some(revision.digest.clone());
         self.phase("image");
         self.prepare_network(&tenant).await?;
         self.phase("network");
         self.prepare_drives(&tenant, &revision)?;
+        if self.record.revision.as_ref() != Some(&revision.digest) {
+            // Before the VM exists: whoever finds it later must know what it was booted from.
+            self.record.revision = Some(revision.digest.clone());
+            self.service.records.put_instance(&self.record)?;
+        }
         self.phase("drives");
         let files = revision.files(Arch::HOST).about(self.record.path(), "use the pool's image")?;
         let proven = self.service.proven(&files).await?;
@@ -64,8 +68,13 @@ impl Driver<'_> {
     fn prepare_drives(&self, tenant: &TenantRecord, revision: &Revision) -> Result<()> {
         let path = self.record.path();
         let dir = self.service.instance_dir(&self.record);
-        drive::ensure_data(&dir.join("data.img"), self.record.resources.data_disk_mib)
-            .about(&path, "make its data drive")?;
+        // An instance that was booted had its drive: a missing one is lost, not to be made anew.
+        let missing = match self.record.revision {
+            None => Missing::Make,
+            Some(_) => Missing::Refuse,
+        };
+        drive::ensure_data(&dir.join("data.img"), self.record.resources.data_disk_mib, missing)
+            .about(&path, "find its data drive")?;
         self.write_config(tenant, revision.manifest.workload.as_ref())?;
         self.service.ensure_secrets(&self.record)
     }

@@ -7,7 +7,7 @@ use mvm_host::snapshot::Snapshots;
 use mvm_model::state::{Reality, Settlement, State, Transition, VmRef, settle};
 
 use super::Driver;
-use crate::error::{Error, Kind, Result};
+use crate::error::{About, Error, Kind, Result};
 use crate::machine::Machine;
 
 impl Driver<'_> {
@@ -18,8 +18,11 @@ impl Driver<'_> {
         }
     }
 
-    /// Writes down that the VM ended by itself.
+    /// Writes down that the VM ended by itself. A VM that no state owns is ended.
     async fn settle_exit(&mut self) -> Result<()> {
+        if self.record.state.vm().is_none() {
+            return self.machine().kill().await;
+        }
         let observed = self.service.observe(&self.record).state;
         if observed == self.record.state {
             return Ok(());
@@ -35,7 +38,9 @@ impl Driver<'_> {
         let real = self.reality(transition, &snapshots, vm.is_some());
         tracing::info!(instance = %self.record.path(), ?transition, ?real, "settling an interrupted transition");
         match (settle(transition, &self.record.state, real), vm) {
-            (Settlement::AdoptRunning, Some(vm)) => self.adopt(&machine, &snapshots, vm).await,
+            (Settlement::AdoptRunning, Some(vm)) => {
+                self.adopt(transition, &machine, &snapshots, vm).await
+            }
             (Settlement::AdoptWarm, Some(vm)) => {
                 machine.pause().await?;
                 self.finish(State::Warm { vm })
@@ -84,19 +89,36 @@ impl Driver<'_> {
         }
     }
 
-    /// Keeps the VM: it must execute and its guest must answer, else it is ended.
-    async fn adopt(&mut self, machine: &Machine, snapshots: &Snapshots, vm: VmRef) -> Result<()> {
-        let answers = match machine.resume().await {
-            Ok(()) => machine.wake_guest().await,
-            Err(error) => Err(error),
+    /// Keeps the VM. One that was booting or waking must answer, else it is ended: nothing is
+    /// known of it. One that ran before goes on also with a guest agent that is slow to answer.
+    async fn adopt(
+        &mut self,
+        transition: &Transition,
+        machine: &Machine,
+        snapshots: &Snapshots,
+        vm: VmRef,
+    ) -> Result<()> {
+        // Worthless before the VM executes: what was written of it, or what it came from.
+        snapshots.remove_except(None).about(self.record.path(), "discard its snapshot")?;
+        machine.resume().await?;
+        let answers = match transition {
+            Transition::Starting => machine.await_guest(self.cancel).await,
+            _ => machine.wake_guest().await,
         };
-        let _ = snapshots.remove_except(None);
+        let is_new = matches!(transition, Transition::Starting | Transition::Waking { .. });
         match answers {
-            Ok(()) => self.finish(State::Running { vm }),
-            Err(error) => {
+            Err(error) if is_new => {
                 machine.kill().await?;
                 self.fail(&error)
             }
+            Err(error) => {
+                self.record.note = Some(format!(
+                    "an interrupted command left its guest silent: {}",
+                    error.chain()
+                ));
+                self.finish(State::Running { vm })
+            }
+            Ok(()) => self.finish(State::Running { vm }),
         }
     }
 

@@ -26,9 +26,10 @@ impl Driver<'_> {
         match self.write_snapshot(&machine, &snapshots, &vm, generation, was_warm).await {
             Ok(()) => self.fall_asleep(generation).await,
             Err(error) => {
-                let error = self.call_off(&machine, was_warm, error).await;
-                let _ = snapshots.remove_except(None);
-                Err(error)
+                // What was written must be worth nothing before the VM executes again. If that is
+                // not certain it stays paused, and the next command decides from what is there.
+                snapshots.remove_except(None).about(self.record.path(), "discard its snapshot")?;
+                Err(self.call_off(&machine, was_warm, vm, error).await)
             }
         }
     }
@@ -69,7 +70,7 @@ impl Driver<'_> {
         let data = self.service.instance_dir(&self.record).join("data.img");
         let write = || {
             let drive = (self.record.resources.data_disk_mib > 0).then(|| {
-                std::fs::File::open(&data).and_then(|file| file.sync_all()).ok();
+                file::sync(&data)?;
                 file::stamp(&data)
             });
             let memory = draft.memory_path();
@@ -89,24 +90,26 @@ impl Driver<'_> {
         write().about(&path, "write its snapshot")
     }
 
-    /// The snapshot holds: write that down, then end the VM.
+    /// The snapshot holds: end the VM, then write that down. In between the transition is on
+    /// disk, and settling it comes to the same.
     async fn fall_asleep(&mut self, generation: u64) -> Result<()> {
-        self.record.next_generation = generation + 1;
-        self.finish(State::Sleeping { generation })?;
-        self.end_vm().await;
+        self.machine().kill().await?;
         self.phase("end");
-        Ok(())
+        self.finish(State::Sleeping { generation })
     }
 
     /// Lets the VM go on after a sleep that did not happen.
-    async fn call_off(&mut self, machine: &Machine, was_warm: bool, error: Error) -> Error {
+    async fn call_off(
+        &mut self,
+        machine: &Machine,
+        was_warm: bool,
+        vm: VmRef,
+        error: Error,
+    ) -> Error {
         let resumed = match machine.resume().await {
             Ok(()) => machine.wake_guest().await,
             Err(error) => Err(error),
         };
-        if was_warm {
-            let _ = machine.pause().await;
-        }
         self.record.note = Some(match resumed {
             Ok(()) => format!("the last sleep was called off: {}", error.chain()),
             Err(more) => format!(
@@ -115,7 +118,11 @@ impl Driver<'_> {
                 more.chain()
             ),
         });
-        match self.take_back() {
+        let state = match was_warm && machine.pause().await.is_ok() {
+            true => State::Warm { vm },
+            false => State::Running { vm },
+        };
+        match self.finish(state) {
             Ok(()) => error,
             Err(worse) => worse,
         }

@@ -13,7 +13,7 @@ use mvm_vmm::StartMode;
 use super::Driver;
 use super::prepare::Prepared;
 use crate::blueprint;
-use crate::error::{About, Error, Result};
+use crate::error::{About, Error, Kind, Result};
 
 /// How often a snapshot is tried before its instance is booted from its drives.
 const ATTEMPTS: usize = 3;
@@ -22,10 +22,23 @@ const ATTEMPTS: usize = 3;
 enum Attempt {
     /// The VM executes.
     Woken(VmRef),
-    /// Nothing was executed; the snapshot is still good.
-    Again(Error),
+    /// Nothing was executed and the snapshot is still good: the VM process could not be had
+    /// (`Host`) or did not take the memory (`Snapshot`).
+    Again(Fault, Error),
     /// The snapshot is spent or useless.
     Spent(Error),
+    /// The VM process does not end: nothing may be started beside it. The transition stays, for
+    /// the next command to settle.
+    Stuck(Error),
+}
+
+/// What an attempt broke on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// This host: says nothing about the snapshot, which is kept.
+    Host,
+    /// The VMM refused the memory.
+    Snapshot,
 }
 
 impl Driver<'_> {
@@ -83,13 +96,21 @@ impl Driver<'_> {
             }
             match self.attempt(snapshots, prepared, generation).await {
                 Attempt::Woken(vm) => return Ok(Ok(vm)),
-                Attempt::Again(error) => last = Some(error),
+                Attempt::Again(fault, error) => last = Some((fault, error)),
                 Attempt::Spent(error) => return Ok(Err(error)),
+                Attempt::Stuck(error) => return Err(error),
             }
         }
-        Ok(Err(last.unwrap_or_else(|| {
-            Error::new(crate::error::Kind::Failed, self.record.path(), "no attempt")
-        })))
+        match last {
+            Some((Fault::Snapshot, error)) => Ok(Err(error)),
+            // It goes on sleeping: a cold boot would meet the same host.
+            Some((Fault::Host, error)) => self.take_back().and(Err(error)),
+            None => self.take_back().and(Err(Error::new(
+                Kind::Failed,
+                self.record.path(),
+                "no attempt",
+            ))),
+        }
     }
 
     async fn attempt(
@@ -101,32 +122,37 @@ impl Driver<'_> {
         let machine = self.machine();
         let vm = match self.load(snapshots, prepared, generation).await {
             Ok(vm) => vm,
-            Err(error) => {
-                self.end_vm().await;
-                return Attempt::Again(error);
+            Err((fault, error)) => {
+                return match machine.kill().await {
+                    Ok(()) => Attempt::Again(fault, error),
+                    Err(stays) => Attempt::Stuck(stays),
+                };
             }
         };
         if let Err(error) =
             snapshots.consume(generation).about(self.record.path(), "mark its snapshot as used")
         {
             // Whether the mark is on disk is unknown: the snapshot may not be tried again.
-            self.end_vm().await;
-            return Attempt::Spent(error);
+            return self.spend(error).await;
         }
         self.phase("mark");
         if let Err(error) = machine.resume().await {
-            self.end_vm().await;
-            return Attempt::Spent(error);
+            return self.spend(error).await;
         }
         self.phase("resume");
         let told = machine.wake_guest().await;
         self.phase("guest");
         match told {
             Ok(()) => Attempt::Woken(vm),
-            Err(error) => {
-                self.end_vm().await;
-                Attempt::Spent(error)
-            }
+            Err(error) => self.spend(error).await,
+        }
+    }
+
+    /// The snapshot was or may have been used: its VM ends, and the next boot is a cold one.
+    async fn spend(&self, error: Error) -> Attempt {
+        match self.machine().kill().await {
+            Ok(()) => Attempt::Spent(error),
+            Err(stays) => Attempt::Stuck(stays),
         }
     }
 
@@ -136,11 +162,13 @@ impl Driver<'_> {
         snapshots: &Snapshots,
         prepared: &Prepared,
         generation: u64,
-    ) -> Result<VmRef> {
+    ) -> Result<VmRef, (Fault, Error)> {
         let machine = self.machine();
-        let vm = machine.launch(&prepared.blueprint, StartMode::Restore).await?;
+        let launched = machine.launch(&prepared.blueprint, StartMode::Restore).await;
+        let vm = launched.map_err(|error| (Fault::Host, error))?;
         self.phase("spawn");
-        machine.restore(&snapshots.memory(generation)).await?;
+        let restored = machine.restore(&snapshots.memory(generation)).await;
+        restored.map_err(|error| (Fault::Snapshot, error))?;
         self.phase("load");
         Ok(VmRef { resumed_from: Some(generation), ..vm })
     }

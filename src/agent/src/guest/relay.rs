@@ -27,6 +27,9 @@ use super::stream::Stream;
 
 /// Clients served at once; others wait to be accepted.
 const MOST_CLIENTS: usize = 64;
+/// Requests of one client at once; below what the guest takes in all, so that no one client
+/// takes everything.
+const MOST_REQUESTS: usize = 32;
 /// How long a request waits for a guest that is not there yet.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A guest that says nothing at all for this long while a request waits is not there.
@@ -112,6 +115,9 @@ async fn serve_client(client: UnixStream, guest: Session, patience: Patience) {
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
+                    Some((stream, _)) if splices.len() >= MOST_REQUESTS => {
+                        stream.reset(&Failure::new(ErrorKind::Busy, "too many requests at once"));
+                    }
                     Some((stream, request)) => {
                         splices.spawn(splice(stream, guest.clone(), request, patience));
                     }

@@ -62,13 +62,17 @@ async fn bootstrap(context: Context, args: Args) -> Result<ExitCode> {
 
 /// Everything is checked before anything is refused, so that one run names all that is missing.
 async fn production(context: &Context, consent: Consent) -> Result<ExitCode> {
-    packages(context, consent).await?;
-    let digest = image(context, Role::Worker).await?;
-    let verdicts = match prove(context, &digest).await {
+    let mut lacks = Vec::new();
+    let verdicts = match prepare(context, consent).await {
         Ok(verdicts) => verdicts,
-        Err(_) => context.service.known_verdicts(),
+        Err(error) if error.kind == Kind::Interrupted => return Err(error),
+        Err(error) => {
+            lacks.push(error.chain());
+            context.service.known_verdicts()
+        }
     };
-    insist_on_production(context.service.production_lacks().await, &verdicts)?;
+    lacks.extend(context.service.production_lacks().await);
+    insist_on_production(lacks, &verdicts)?;
     output::line("this host is ready for production")?;
     Ok(ExitCode::SUCCESS)
 }

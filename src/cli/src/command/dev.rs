@@ -12,7 +12,7 @@ use mvm_model::state::Verb;
 use mvm_model::{InstancePath, PoolPath};
 
 use crate::command::instance::{exec, shell};
-use crate::command::{as_root_with_guest, bootstrap};
+use crate::command::{as_root, as_root_with_guest, bootstrap};
 use crate::progress::Step;
 use crate::runtime::{Context, Form};
 
@@ -41,14 +41,16 @@ pub fn instance() -> InstancePath {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
+    if args.rm {
+        return as_root("dev", Form::People, |context| async move {
+            remove(&context, &instance()).await
+        });
+    }
     as_root_with_guest("dev", Form::People, |context| dev(context, args))
 }
 
 async fn dev(context: Context, args: Args) -> Result<ExitCode> {
     let path = instance();
-    if args.rm {
-        return remove(&context, &path).await;
-    }
     ensure_running(&context, &path, args.yes).await?;
     if args.command.is_empty() {
         shell::open(&context, &path).await

@@ -5,9 +5,11 @@
 
 pub mod bench;
 pub mod bootstrap;
+pub mod completions;
 pub mod demo;
 pub mod dev;
 pub mod doctor;
+pub mod events;
 pub mod image;
 pub mod instance;
 pub mod net;

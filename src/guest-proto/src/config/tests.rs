@@ -1,3 +1,5 @@
+//! Old guests read new documents, and refuse what they would misread.
+
 use super::*;
 
 const LEAST: &str = r#"{"schema":1,"instance":"i-00000001","hostname":"h","tenant":"t",

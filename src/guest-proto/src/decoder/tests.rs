@@ -1,3 +1,5 @@
+//! Cuts, garbage and a hundred thousand arbitrary streams.
+
 use proptest::prelude::*;
 
 use super::*;

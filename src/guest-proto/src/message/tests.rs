@@ -1,3 +1,5 @@
+//! What is not understood, and what is ignored.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Both ends against each other, and each against what no end should send.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -39,6 +39,10 @@ pub(crate) fn serve(
     mut start: impl FnMut(Stream, Vec<u8>),
 ) -> nix::Result<()> {
     let session = Arc::new(Session::new()?);
+    if disconnect == Disconnect::Passing && std::process::id() != 1 {
+        // An agent before us may have had a session here.
+        lock(&session.mux).disown();
+    }
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP;
     epoll.add(transport, EpollEvent::new(interest | EpollFlags::EPOLLET, TRANSPORT))?;

@@ -23,13 +23,15 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
 use super::status::clock_ms;
-use crate::drives::{Drive, Mounted};
+use crate::drives::{Drive, Mounted, UnmountError};
 use crate::guest::{Guest, Place};
 use crate::program::{self, Program, Terminal};
 use crate::{init, network, reaper, sys, workload};
 
 /// Longest a hook may take, whatever its configuration says.
 const LONGEST_HOOK_MS: u64 = 600_000;
+/// How long who uses the secrets has to finish.
+const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 /// Least random bytes a wake brings.
 const LEAST_ENTROPY: usize = 32;
 
@@ -72,7 +74,7 @@ pub(super) fn prepare(guest: &Arc<Guest>, request: &SleepPrep) -> Result<SleepPr
 
 fn unmount(guest: &Guest, force: bool, prepared: &mut SleepPrepared) -> Result<(), Failure> {
     for drive in [Drive::Secrets, Drive::Config] {
-        let Err(error) = drive.unmount() else {
+        let Err(error) = unmount_patiently(drive) else {
             continue;
         };
         let why = format!("cannot unmount {}: {error}", drive.mount_point());
@@ -90,10 +92,23 @@ fn unmount(guest: &Guest, force: bool, prepared: &mut SleepPrepared) -> Result<(
     Ok(())
 }
 
+/// Gives who is just reading a moment to finish.
+fn unmount_patiently(drive: Drive) -> Result<(), UnmountError> {
+    let end = Instant::now() + BUSY_PATIENCE;
+    loop {
+        match drive.unmount() {
+            Err(UnmountError::Busy(_)) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Nothing changed on the drives: what was mounted is mounted again.
 fn remount_after_refusal(guest: &Guest) {
     for drive in [Drive::Secrets, Drive::Config].into_iter().filter(|it| !it.is_mounted()) {
-        if let Err(error) = drive.mount() {
+        if let Err(error) = guest.mount(drive) {
             guest.problem(error);
         }
     }
@@ -118,7 +133,7 @@ pub(super) fn wake(guest: &Arc<Guest>, request: &Wake) -> Result<Woken, Failure>
     sys::reseed(&entropy).map_err(|error| failed("reseed the generator", error))?;
     woken.clock_step_ms = request.clock_ns / 1_000_000 - clock_ms();
     set_clock(request.clock_ns).map_err(|error| failed("set the clock", error.into()))?;
-    mount_anew(guest, &mut woken);
+    mount_anew(guest, request, &mut woken);
     init::apply_config(guest);
     check_epochs(guest, request, &mut woken);
     if let Some(hostname) = request.identity.as_ref().and_then(|it| it.hostname.as_ref())
@@ -134,12 +149,23 @@ pub(super) fn wake(guest: &Arc<Guest>, request: &Wake) -> Result<Woken, Failure>
     Ok(woken)
 }
 
-/// Mounts what is on the drives *now*. A drive that is still mounted (the host died between
-/// pause and prepare, or nothing was prepared) is unmounted first.
-fn mount_anew(guest: &Guest, woken: &mut Woken) {
-    for drive in [Drive::Secrets, Drive::Config] {
+/// Mounts what is on the drives *now*. A drive that is still mounted though it changed (the
+/// guest was paused without being prepared) is unmounted first; one that did not change stays.
+fn mount_anew(guest: &Guest, request: &Wake, woken: &mut Woken) {
+    let (secrets_epoch, config_epoch) = {
+        let life = guest.life();
+        (life.secrets_epoch, life.config.as_ref().map_or(0, |config| config.config_epoch))
+    };
+    let drives = [
+        (Drive::Secrets, secrets_epoch == request.secrets_epoch),
+        (Drive::Config, config_epoch == request.config_epoch),
+    ];
+    for (drive, is_same) in drives {
+        if is_same && drive.is_mounted() {
+            continue;
+        }
         let mounted = match drive.unmount() {
-            Ok(()) => drive.mount(),
+            Ok(()) => guest.mount(drive),
             Err(error) => Err(format!("{} keeps its old content: {error}", drive.mount_point())),
         };
         match mounted {

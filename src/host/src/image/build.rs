@@ -4,7 +4,7 @@
 //! resolve packages ─► key known? ──yes──► that revision (milliseconds, no network)
 //!        │ no
 //!        ▼
-//! lock ─► fetch ─► kernel, vmlinux, initrd (boot.rs) ─► root ─► install (rename) ─► remember key
+//! lock ─► fetch, npm ─► kernel, vmlinux, initrd (boot.rs) ─► root ─► install (rename) ─► remember key
 //! ```
 //!
 //! Everything up to `install` happens in a temporary directory; dropping it is the whole cleanup.
@@ -20,7 +20,8 @@ use super::error::{ImageError, io};
 use super::guest::GuestBinary;
 use super::inputs::Inputs;
 use super::mkfs::Mkfs;
-use super::profile::package_sets;
+use super::npm::Npm;
+use super::profile::{files_of, package_sets};
 use super::rootfs::{Content, stage};
 use super::store::{Lock, ROOTFS, Revision, Store};
 use super::workload::workload;
@@ -50,23 +51,28 @@ pub fn build(
 ) -> Result<Revision, ImageError> {
     let unknown = || ImageError::UnsupportedOs { os: os.pretty.clone() };
     let distro = os.distro.ok_or_else(unknown)?;
+    let npm = Npm::of(request.profile, request.arch)?;
     let fetcher = Fetcher::open(&store.packages(), distro, request.arch)?;
     let mkfs = Mkfs::detect(control);
     let sets = package_sets(request.profile);
     let resolved = sets.iter().map(|set| Ok((*set, fetcher.resolve(*set, control)?)));
     let resolved = resolved.collect::<Result<Vec<_>, ImageError>>()?;
-    if let Some(known) = store.built(&Inputs::new(request, &mkfs, &resolved).key()) {
+    if let Some(known) = store.built(&Inputs::new(request, &mkfs, &resolved, npm).key()) {
         return Ok(known);
     }
     let lock = store.lock(control)?;
     let packages = fetch(&fetcher, sets, control)?;
     let chosen: Vec<_> = packages.iter().map(|(set, found, _)| (*set, found.clone())).collect();
-    let inputs = Inputs::new(request, &mkfs, &chosen);
+    let inputs = Inputs::new(request, &mkfs, &chosen, npm);
     // Another process may have built it while we waited, or newer packages led back to it.
     if let Some(known) = store.built(&inputs.key()) {
         return Ok(known);
     }
-    let work = Work { store, lock: &lock, request, control, inputs: &inputs };
+    let runtime = packages.iter().find(|(set, _, _)| Some(*set) == files_of(request.profile));
+    let libraries = runtime.map_or(&[][..], |(_, _, files)| files);
+    let ready = npm.map(|npm| npm.ensure(store, libraries, control)).transpose()?;
+    let ready = ready.as_deref();
+    let work = Work { store, lock: &lock, request, control, inputs: &inputs, ready };
     let revision = work.build(&mkfs, &packages)?;
     store.remember(&inputs.key(), &revision.digest)?;
     Ok(revision)
@@ -94,6 +100,8 @@ pub(super) struct Work<'a> {
     pub(super) control: Control<'a>,
     pub(super) inputs: &'a Inputs,
     lock: &'a Lock,
+    /// Files of the profile that are laid out already.
+    ready: Option<&'a Path>,
 }
 
 impl Work<'_> {
@@ -134,7 +142,11 @@ impl Work<'_> {
             role: &self.request.role,
             guest: &self.request.guest.bytes,
             busybox: &busybox,
-            packages: unpacked.dirs(PackageSet::Node, self.control)?,
+            packages: match files_of(self.request.profile) {
+                Some(set) => unpacked.dirs(set, self.control)?,
+                None => &[],
+            },
+            ready: self.ready,
         };
         let tree = stage(shop.join("root"), &content, self.control.cancel)?;
         mkfs.write(&tree, &out.join(ROOTFS), self.control)?;
@@ -158,7 +170,7 @@ impl Work<'_> {
             guest_proto: self.request.guest_proto,
             inputs: self.inputs.manifest(boot.mkfs),
             arch: BTreeMap::from([(self.request.arch.to_string(), files)]),
-            workload: workload(&self.request.role),
+            workload: workload(self.request.profile, &self.request.role),
         }
     }
 }

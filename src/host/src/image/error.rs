@@ -4,10 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mvm_model::Digest;
+use mvm_model::image::Profile;
 
 use super::guest::GuestError;
 use super::kernel::KernelError;
-use crate::packages::{PackageError, process::RunError};
+use super::npm::NpmError;
+use crate::packages::{Arch, PackageError, process::RunError};
 
 /// A failure to build, open, verify or link an image revision.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,17 @@ pub enum ImageError {
     /// Packages could not be had.
     #[error(transparent)]
     Package(#[from] PackageError),
+    /// npm packages could not be had.
+    #[error(transparent)]
+    Npm(#[from] NpmError),
+    /// The profile's programs are not made for this architecture.
+    #[error("there is no image profile {profile} for {arch}")]
+    NoProfile {
+        /// The profile.
+        profile: Profile,
+        /// The architecture.
+        arch: Arch,
+    },
     /// There is no guest agent to put into the image.
     #[error(transparent)]
     Guest(#[from] GuestError),
@@ -117,6 +130,7 @@ impl ImageError {
         match self {
             Self::UnsupportedOs { .. } => Some("build the image with Nix: --builder nix".into()),
             Self::Package(error) => error.hint(),
+            Self::Npm(error) => error.hint(),
             Self::Guest(error) => error.hint(),
             Self::Run(error) => error.hint(),
             Self::NoMkfs { .. } => Some("install erofs-utils (or run: mvm bootstrap)".into()),
@@ -128,7 +142,8 @@ impl ImageError {
                 Some("build it again: mvm pool build <tenant>/<pool>; it replaces the files".into())
             }
             Self::Busy { .. } => Some("wait for it to finish, then run this again".into()),
-            Self::Kernel { .. }
+            Self::NoProfile { .. }
+            | Self::Kernel { .. }
             | Self::Content { .. }
             | Self::Tool { .. }
             | Self::Io { .. }

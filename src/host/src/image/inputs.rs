@@ -7,6 +7,7 @@ use mvm_model::image::{Profile, Role};
 use serde::Serialize;
 
 use super::mkfs::Mkfs;
+use super::npm::Npm;
 use crate::packages::{Arch, PackageSet, Resolved};
 
 /// Counts changes of this builder that change what it makes of the same inputs.
@@ -23,6 +24,9 @@ pub(super) struct Inputs {
     guest_proto: u32,
     /// Package name to version and digest, by set.
     packages: BTreeMap<&'static str, BTreeMap<String, String>>,
+    /// What the manifest says of the npm packages, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    npm: Option<(String, String)>,
     /// Tools that may write the root, with their versions.
     mkfs: Vec<String>,
 }
@@ -33,6 +37,7 @@ impl Inputs {
         request: &super::Request,
         mkfs: &[Mkfs],
         packages: &[(PackageSet, Resolved)],
+        npm: Option<Npm>,
     ) -> Self {
         let list = |resolved: &Resolved| {
             let one = |p: &crate::packages::Package| {
@@ -48,6 +53,7 @@ impl Inputs {
             guest: request.guest.digest.clone(),
             guest_proto: request.guest_proto,
             packages: packages.iter().map(|(set, found)| (set.as_str(), list(found))).collect(),
+            npm: npm.map(Npm::input),
             mkfs: mkfs.iter().map(|mkfs| mkfs.version().to_owned()).collect(),
         }
     }
@@ -63,6 +69,7 @@ impl Inputs {
         let mut map = self.kernel_part();
         map.insert("guest".into(), self.guest.to_string());
         map.insert("mkfs".into(), mkfs.version().to_owned());
+        map.extend(self.npm.clone());
         for (name, version) in self.packages.values().flatten() {
             map.insert(format!("package:{name}"), version.clone());
         }

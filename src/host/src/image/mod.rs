@@ -18,6 +18,7 @@
 //!  (packages::Fetcher)     ├─ modules.rs  which .ko, in which order ─┐
 //!                          │  guest.rs    the mvm-guest binary ──────┼─ initrd.rs (cpio.rs) → initrd
 //!                          └─ rootfs.rs, profile.rs  a file tree ────┴─ mkfs.rs → rootfs
+//!  npm packages (npm/) ───────────┘
 //!  build.rs, boot.rs run the steps in a temporary directory of the store
 //!  store/   revisions/<digest>/ by rename; index/<input key>; lock; gc; links into pools
 //! ```
@@ -36,6 +37,7 @@ mod inputs;
 mod kernel;
 mod mkfs;
 mod modules;
+mod npm;
 mod profile;
 mod rootfs;
 mod store;
@@ -45,4 +47,5 @@ mod workload;
 pub use build::{Request, build};
 pub use error::ImageError;
 pub use guest::{GuestBinary, GuestError, find_guest};
+pub use npm::NpmError;
 pub use store::{BootFiles, Freed, Revision, Store};

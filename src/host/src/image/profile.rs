@@ -9,6 +9,16 @@ pub(super) fn package_sets(profile: Profile) -> &'static [PackageSet] {
     match profile {
         Profile::Minimal => &[PackageSet::Kernel, PackageSet::Busybox],
         Profile::Node => &[PackageSet::Kernel, PackageSet::Busybox, PackageSet::Node],
+        Profile::OpenClaw => &[PackageSet::Kernel, PackageSet::Busybox, PackageSet::Runtime],
+    }
+}
+
+/// That of its sets whose files go into the root as they are.
+pub(super) fn files_of(profile: Profile) -> Option<PackageSet> {
+    match profile {
+        Profile::Minimal => None,
+        Profile::Node => Some(PackageSet::Node),
+        Profile::OpenClaw => Some(PackageSet::Runtime),
     }
 }
 

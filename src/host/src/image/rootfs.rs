@@ -10,7 +10,7 @@ use serde_json::json;
 use super::error::ImageError;
 use super::profile;
 use super::tree::Tree;
-use super::workload::{GATEWAY_PROGRAM, GATEWAY_SOURCE};
+use super::workload::{GATEWAY_PROGRAM, gateway_source};
 use crate::packages::process::{Interrupt, Job, command, run};
 
 /// Directories of the root, most of them places where the guest mounts something.
@@ -69,6 +69,8 @@ pub(super) struct Content<'a> {
     pub(super) busybox: &'a Path,
     /// Unpacked packages of the profile.
     pub(super) packages: &'a [PathBuf],
+    /// Its files that are laid out like the root already.
+    pub(super) ready: Option<&'a Path>,
 }
 
 /// Stages a root file system at `root`.
@@ -85,6 +87,9 @@ pub(super) fn stage(
     tree.dir_mode("tmp", 0o1777)?;
     for unpacked in content.packages {
         tree.adopt(unpacked, &profile::place)?;
+    }
+    if let Some(ready) = content.ready {
+        tree.adopt(ready, &|path| Some(path.to_owned()))?;
     }
     busybox(&tree, content.busybox, cancel)?;
     base(&tree, content)?;
@@ -104,7 +109,10 @@ fn base(tree: &Tree, content: &Content<'_>) -> Result<(), ImageError> {
     let about = json!({ "profile": content.profile, "role": content.role });
     tree.file("etc/mvm/image.json", 0o644, format!("{about}\n").as_bytes())?;
     if *content.role == Role::Gateway {
-        tree.file(GATEWAY_PROGRAM, 0o755, GATEWAY_SOURCE.as_bytes())?;
+        tree.file(GATEWAY_PROGRAM, 0o755, gateway_source(content.profile).as_bytes())?;
+    }
+    if content.profile == Profile::OpenClaw {
+        tree.link("usr/bin/openclaw", "../lib/node_modules/openclaw/openclaw.mjs")?;
     }
     tree.file("usr/sbin/init", 0o755, content.guest)
 }

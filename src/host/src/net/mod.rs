@@ -20,9 +20,12 @@
 //! net.ensure_port(&Port { net_id, subnet, offset, owner_uid: None, isolation: Isolation::Shared }).await?;
 //! let fd = open_tap(&net_id.tap(offset))?;      // pass to QEMU: -netdev tap,fd=N,vhost=off
 //! …
+//! net.verify(&Expected { tenants, ports }).await?;   // all at once: cheaper than ensuring each
+//! …
 //! net.remove_port(net_id, subnet, offset).await?;
 //! net.remove_tenant(&network).await?;           // takes its remaining ports with it
 //! ```
+//! The guests' resolver is in [`dns`]; [`document`] gives the rules for loading elsewhere.
 
 mod alias;
 mod conflict;

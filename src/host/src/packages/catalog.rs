@@ -13,6 +13,8 @@ pub enum Purpose {
     Drives,
     /// The embedded image builder.
     Images,
+    /// Its profile `openclaw`; asked for with that profile only.
+    OpenClaw,
 }
 
 impl Purpose {
@@ -49,6 +51,7 @@ fn need(arch: Arch, purpose: Purpose) -> Need {
         (Purpose::Network, _) => ("nftables", "nft", "keeps tenants apart"),
         (Purpose::Drives, _) => ("e2fsprogs", "mke2fs", "formats drives"),
         (Purpose::Images, _) => ("erofs-utils", "mkfs.erofs", "builds images"),
+        (Purpose::OpenClaw, _) => ("npm", "npm", "installs OpenClaw into an image"),
     };
     Need { package, program, reason }
 }
@@ -62,6 +65,8 @@ pub enum PackageSet {
     Busybox,
     /// Node.js with the libraries it needs.
     Node,
+    /// The libraries of C and C++, for programs that come from elsewhere.
+    Runtime,
 }
 
 impl PackageSet {
@@ -71,6 +76,7 @@ impl PackageSet {
             Self::Kernel => "kernel",
             Self::Busybox => "busybox",
             Self::Node => "node",
+            Self::Runtime => "runtime",
         }
     }
 
@@ -82,6 +88,7 @@ impl PackageSet {
             (Self::Kernel, Distro::Ubuntu, _) => "linux-image-virtual",
             (Self::Busybox, _, _) => "busybox-static",
             (Self::Node, _, _) => "nodejs",
+            (Self::Runtime, _, _) => "libstdc++6",
         }
     }
 
@@ -91,7 +98,7 @@ impl PackageSet {
         match self {
             Self::Kernel => is_kernel(package),
             Self::Busybox => package == "busybox-static",
-            Self::Node => !NOT_IN_IMAGES.contains(&package),
+            Self::Node | Self::Runtime => !NOT_IN_IMAGES.contains(&package),
         }
     }
 }
@@ -119,6 +126,13 @@ mod tests {
         assert_eq!(of(Arch::X86_64).len(), 1);
         assert_eq!(of(Arch::X86_64)[0].package, "qemu-system-x86");
         assert_eq!(of(Arch::Aarch64)[0].program, "qemu-system-aarch64");
+    }
+
+    #[test]
+    fn npm_is_only_needed_when_asked_for() {
+        let all = needs(Arch::X86_64, &Purpose::ALL);
+        assert!(all.iter().all(|need| need.program != "npm"));
+        assert_eq!(needs(Arch::X86_64, &[Purpose::OpenClaw])[0].program, "npm");
     }
 
     #[test]

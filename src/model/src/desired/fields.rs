@@ -157,13 +157,22 @@ impl<'a> Fields<'a> {
     /// Reports what is left over; whether everything was well.
     pub(crate) fn finish(&mut self) -> bool {
         if self.reader == Reader::Strict {
-            let left: Vec<String> = std::mem::take(&mut self.map).into_iter().map(|e| e.0).collect();
+            let left: Vec<String> =
+                std::mem::take(&mut self.map).into_iter().map(|e| e.0).collect();
             for name in left {
                 let hint = self.guess(&name);
                 self.wrong(&name, "is not a known field", &hint);
             }
         }
         !self.broken
+    }
+
+    /// Refuses the whole document for a problem with a field of its outermost object.
+    pub(crate) fn refuse_broken(&self) -> Result<(), Unreadable> {
+        match self.problems.last() {
+            Some(problem) if self.broken => Err(Unreadable::Shape(problem.to_string())),
+            _ => Ok(()),
+        }
     }
 
     /// Reports a problem with a field.

@@ -1,9 +1,12 @@
 //! The readers of each object of a document; the names of the fields stand here once.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{
-    AddressRange, DesiredState, Document, Fields, InstanceSpec, NetworkSpec, PoolSpec, Reader, SCHEMA_VERSION, TenantSpec, Unreadable, Wanted, parse,
+    AddressRange, DesiredState, Document, Fields, InstanceSpec, NetworkSpec, PoolSpec, Reader,
+    SCHEMA_VERSION, TenantSpec, Unreadable, Wanted, parse,
 };
 use crate::image::{ImageSource, Role};
 use crate::policy::{IdlePolicy, Route, RuntimePolicy};
@@ -27,6 +30,10 @@ pub fn read(text: &str, reader: Reader) -> Result<Document, Unreadable> {
         prune_unknown_pools: fields.or("prune_unknown_pools", false),
         ..DesiredState::default()
     };
+    // A daemon's generation or prune flag that cannot be read must not silently become a default.
+    if reader == Reader::Tolerant {
+        fields.refuse_broken()?;
+    }
     state.tenants = tenants(&mut fields)?;
     fields.finish();
     Ok(Document { state, problems })
@@ -39,9 +46,9 @@ pub(crate) fn version(fields: &mut Fields<'_>, reader: Reader) -> Result<(), Unr
     };
     let needed = match fields.take("min_reader") {
         None => 1,
-        Some(value) => value
-            .as_u64()
-            .ok_or_else(|| Unreadable::Shape("min_reader is no number".into()))?,
+        Some(value) => {
+            value.as_u64().ok_or_else(|| Unreadable::Shape("min_reader is no number".into()))?
+        }
     };
     let ours = u64::from(SCHEMA_VERSION);
     if needed > ours {
@@ -96,11 +103,7 @@ fn network(fields: &mut Fields<'_>) -> Option<NetworkSpec> {
             None
         }
     };
-    Some(NetworkSpec {
-        tenant_net_id: tenant_net_id?,
-        ipv4_subnet: ipv4_subnet?,
-        address_range,
-    })
+    Some(NetworkSpec { tenant_net_id: tenant_net_id?, ipv4_subnet: ipv4_subnet?, address_range })
 }
 
 fn range(fields: &mut Fields<'_>) -> Option<AddressRange> {
@@ -116,8 +119,7 @@ fn quotas(fields: &mut Fields<'_>) -> Quotas {
         max_running: fields.or("max_running", default.max_running),
         max_warm: fields.or("max_warm", default.max_warm),
         max_pools: fields.or("max_pools", default.max_pools),
-        max_instances_per_pool: fields
-            .or("max_instances_per_pool", default.max_instances_per_pool),
+        max_instances_per_pool: fields.or("max_instances_per_pool", default.max_instances_per_pool),
         max_disk_gib: fields.or("max_disk_gib", default.max_disk_gib),
     }
 }
@@ -128,19 +130,31 @@ fn pool(fields: &mut Fields<'_>) -> Option<PoolSpec> {
     let image = image(fields);
     let role = fields.or("role", Role::Worker);
     let resources = fields.object("instance_resources", resources).flatten();
-    let mut spec = PoolSpec::new(pool_id?, image?, resources?);
-    spec.role = role;
-    spec.desired_counts = fields.object("desired_counts", counts)?;
-    spec.instances = fields.list("instances", instance);
-    spec.runtime_policy = fields.object("runtime_policy", runtime_policy)?;
-    spec.idle = fields.object("idle", idle)?;
-    spec.pinned = fields.or("pinned", false);
-    spec.critical = fields.or("critical", false);
-    spec.routes = fields.list("routes", route).unwrap_or_default();
-    spec.secret_scopes = fields.optional("secret_scopes");
-    spec.managed_by = fields.or("managed_by", ManagedBy::default());
-    spec.orphaned = fields.or("orphaned", false);
-    Some(spec)
+    let desired_counts = fields.object("desired_counts", counts);
+    let instances = fields.list("instances", instance);
+    let runtime_policy = fields.object("runtime_policy", runtime_policy);
+    let idle = fields.object("idle", idle);
+    let (pinned, critical) = (fields.or("pinned", false), fields.or("critical", false));
+    let routes = fields.list("routes", route).unwrap_or_default();
+    let secret_scopes = fields.optional("secret_scopes");
+    let managed_by = fields.or("managed_by", ManagedBy::default());
+    let orphaned = fields.or("orphaned", false);
+    Some(PoolSpec {
+        pool_id: pool_id?,
+        image: image?,
+        role,
+        instance_resources: resources?,
+        desired_counts: desired_counts?,
+        instances,
+        runtime_policy: runtime_policy?,
+        idle: idle?,
+        pinned,
+        critical,
+        routes,
+        secret_scopes,
+        managed_by,
+        orphaned,
+    })
 }
 
 /// `image`, or the older pair `flake_ref` and `profile`.
@@ -204,15 +218,18 @@ fn counts(fields: &mut Fields<'_>) -> DesiredCounts {
 
 fn instance(fields: &mut Fields<'_>) -> Option<InstanceSpec> {
     fields.named("name");
-    let mut spec = InstanceSpec::new(fields.required("name")?);
-    spec.instance_id = fields.optional("instance_id");
-    spec.offset = fields.optional("offset");
-    spec.desired = fields.or("desired", Wanted::Running);
-    spec.labels = fields.or("labels", spec.labels);
-    spec.data_disk_mib = fields.optional("data_disk_mib");
-    spec.revision = fields.optional("revision");
-    spec.managed_by = fields.or("managed_by", ManagedBy::default());
-    spec.orphaned = fields.or("orphaned", false);
+    let name = fields.required("name");
+    let spec = InstanceSpec {
+        instance_id: fields.optional("instance_id"),
+        offset: fields.optional("offset"),
+        desired: fields.or("desired", Wanted::Running),
+        labels: fields.or("labels", BTreeMap::new()),
+        data_disk_mib: fields.optional("data_disk_mib"),
+        revision: fields.optional("revision"),
+        managed_by: fields.or("managed_by", ManagedBy::default()),
+        orphaned: fields.or("orphaned", false),
+        name: name?,
+    };
     Some(spec)
 }
 

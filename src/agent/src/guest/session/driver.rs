@@ -101,7 +101,8 @@ impl<'a> Driver<'a> {
                     Ok(n) => drop(self.chunk.drain(..n)),
                     Err(error) => return error.to_string(),
                 },
-                () = self.shared.output.notified(), if self.chunk.is_empty() => {}
+                // Also while writing is stuck: a new request may have to be watched for silence.
+                () = self.shared.output.notified() => {}
                 () = sleep_until(watch.unwrap_or_else(Instant::now)), if watch.is_some() => {}
             }
             self.look();

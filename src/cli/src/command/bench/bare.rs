@@ -100,7 +100,11 @@ impl Bare {
             hooks: Hooks::default(),
         };
         let make = || {
-            drive::ensure_data(&self.dir.join("data.img"), GUEST.data_disk_mib)?;
+            drive::ensure_data(
+                &self.dir.join("data.img"),
+                GUEST.data_disk_mib,
+                drive::Missing::Make,
+            )?;
             drive::write_small(&self.dir.join("secrets.img"), &[])?;
             drive::write_small(&self.dir.join("config.img"), &[(config::FILE, &guest.to_bytes())])
         };

@@ -70,11 +70,10 @@ pub fn run(args: Args) -> ExitCode {
 
 async fn bench(context: Context, args: Args) -> Result<ExitCode> {
     bootstrap::prepare(&context, bootstrap::Consent::Ask).await?;
-    let record = create(&context).await?;
-    let step = Step::start("measuring");
-    let measured = measure(&context, &record, args.rounds).await;
-    step.done();
-    let removed = context.service.destroy_tenant(&record.tenant_id).await;
+    let measured = create_and_measure(&context, args.rounds).await;
+    let tenant: TenantName =
+        TENANT.parse().map_err(|error| Error::new(Kind::Invalid, TENANT, format!("{error}")))?;
+    let removed = context.service.destroy_tenant(&tenant).await;
     let figures = measured?;
     removed?;
     match context.form {
@@ -82,6 +81,14 @@ async fn bench(context: Context, args: Args) -> Result<ExitCode> {
         Form::People => print(&figures)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn create_and_measure(context: &Context, rounds: u32) -> Result<Figures> {
+    let record = create(context).await?;
+    let step = Step::start("measuring");
+    let figures = measure(context, &record, rounds).await;
+    step.done();
+    figures
 }
 
 async fn create(context: &Context) -> Result<InstanceRecord> {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use mvm_agent::error::{Error, Kind, Result};
 use mvm_agent::guest::Captured;
-use mvm_agent::pool::NewPool;
+use mvm_agent::pool::{NewPool, Scale};
 use mvm_agent::tenant::NewTenant;
 use mvm_model::image::{ImageSource, Profile, Role};
-use mvm_model::record::{DesiredCounts, InstanceRecord};
+use mvm_model::record::InstanceRecord;
 use mvm_model::resources::Resources;
 use mvm_model::state::Verb;
 use mvm_model::{PoolPath, TenantName};
@@ -23,6 +23,8 @@ use crate::runtime::Context;
 const GATEWAY: Resources = Resources { vcpus: 1, mem_mib: 128, data_disk_mib: 0 };
 const WORKER: Resources = Resources { vcpus: 1, mem_mib: 128, data_disk_mib: 64 };
 
+/// The pools of each tenant.
+pub const POOLS: [&str; 2] = ["gateways", "workers"];
 /// How long one command in a guest may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -43,8 +45,8 @@ pub async fn create(context: &Context) -> Result<Done<Cast>> {
     let mut all = Vec::new();
     for (tenant, workers) in tenants().into_iter().zip([2, 1]) {
         exists_already(context.service.create_tenant(NewTenant::named(tenant.clone())).await)?;
-        all.extend(pool(context, &tenant, "gateways", Role::Gateway, GATEWAY, 1).await?);
-        all.extend(pool(context, &tenant, "workers", Role::Worker, WORKER, workers).await?);
+        all.extend(pool(context, &tenant, POOLS[0], Role::Gateway, GATEWAY, 1).await?);
+        all.extend(pool(context, &tenant, POOLS[1], Role::Worker, WORKER, workers).await?);
     }
     let nets: Vec<_> =
         tenants().iter().filter_map(|name| context.service.tenant(name).ok()).collect();
@@ -78,7 +80,7 @@ async fn pool(
     let step = Step::start(&format!("preparing the image of {path}"));
     service.build_pool(&path, step.sink(), context.cancel.clone()).await?;
     step.done();
-    service.scale_pool(&path, DesiredCounts { running: count, ..DesiredCounts::default() }).await?;
+    service.scale_pool(&path, Scale { running: Some(count), ..Scale::default() }).await?;
     Ok(service.records.instances(&path).records.into_iter().take(count as usize).collect())
 }
 

@@ -13,10 +13,10 @@ mod report;
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
-use mvm_agent::error::{Kind, Result};
+use mvm_agent::error::{Error, Kind, Result};
 use mvm_model::TenantName;
 
-use crate::command::{as_root_with_guest, bootstrap};
+use crate::command::{as_root, as_root_with_guest, bootstrap};
 use crate::runtime::{Context, Form};
 use report::Report;
 
@@ -36,13 +36,13 @@ const TENANTS: [&str; 2] = ["demo", "demo-b"];
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
+    if args.rm {
+        return as_root("demo", Form::People, |context| async move { remove(&context).await });
+    }
     as_root_with_guest("demo", Form::People, |context| demo(context, args))
 }
 
 async fn demo(context: Context, args: Args) -> Result<ExitCode> {
-    if args.rm {
-        return remove(&context).await;
-    }
     let mut report = Report::default();
     report.act("host", prepare(&context, args.yes)).await?;
     let cast = report.act("tenants", acts::create(&context)).await?;
@@ -72,6 +72,7 @@ async fn prepare(context: &Context, yes: bool) -> Result<report::Done<()>> {
 
 async fn remove(context: &Context) -> Result<ExitCode> {
     for name in tenants() {
+        refuse_a_persons(context, &name)?;
         match context.service.destroy_tenant(&name).await {
             Ok(()) => println!("tenant {name} destroyed"),
             Err(error) if error.kind == Kind::NotFound => println!("tenant {name} was not there"),
@@ -83,6 +84,19 @@ async fn remove(context: &Context) -> Result<ExitCode> {
         context.service.dirs.cache.display()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// A tenant of that name with other pools than ours was made by a person: it is not ours to
+/// destroy.
+fn refuse_a_persons(context: &Context, name: &TenantName) -> Result<()> {
+    let pools = context.service.records.pools(name).records;
+    match pools.iter().find(|pool| !acts::POOLS.contains(&pool.pool_id.as_str())) {
+        None => Ok(()),
+        Some(other) => {
+            Err(Error::new(Kind::Refused, name, format!("{} is not the demo's", other.path()))
+                .hint(format!("mvm tenant destroy {name} --force")))
+        }
+    }
 }
 
 #[expect(clippy::expect_used, reason = "constants that a test parses")]

@@ -39,7 +39,10 @@ enum End {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("instance cp", Form::People, |context| copy(context, args))
+    as_root("instance cp", Form::People, |context| async move {
+        let whole = context.clone();
+        whole.until_interrupted(copy(context, args)).await
+    })
 }
 
 /// `<tenant>/<pool>/<instance>:/path` is in a guest; everything else is local.
@@ -115,19 +118,55 @@ async fn download(
         false => to.to_owned(),
     };
     let client = context.service.guest(instance).await?;
-    // Beside the target, so that a failed copy leaves what was there.
-    let beside = mvm_host::file::temporary(&target);
-    let mut file = File::create(&beside).await.map_err(|error| failed("write", &beside, error))?;
     let read = ReadFile { path: from, offset: 0, length: None };
     let step = Step::start("copying");
-    let copied = client.read_file(read, &mut file, STALL).await.about(instance, "copy the file");
-    step.done();
-    let kept = match copied {
-        Ok(_) => std::fs::rename(&beside, &target).map_err(|error| failed("write", &target, error)),
-        Err(error) => Err(error),
+    let copied = match Target::open(&target)? {
+        Target::Existing(mut file) => client
+            .read_file(read, &mut file, STALL)
+            .await
+            .map(drop)
+            .about(instance, "copy the file"),
+        Target::Beside(beside) => {
+            let file =
+                beside.as_file().try_clone().map_err(|error| failed("write", &target, error))?;
+            let mut file = File::from_std(file);
+            let read = client.read_file(read, &mut file, STALL).await;
+            read.map(drop).about(instance, "copy the file").and_then(|()| {
+                let kept = beside
+                    .persist(&target)
+                    .map_err(|error| failed("write", &target, error.error))?;
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+                kept.set_permissions(mode).map_err(|error| failed("write", &target, error))
+            })
+        }
     };
-    kept.inspect_err(|_| drop(std::fs::remove_file(&beside)))?;
+    step.done();
+    copied?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where a download goes.
+enum Target {
+    /// A device, a pipe, a link: written to as it is, never replaced.
+    Existing(File),
+    /// A file beside a regular file (or nothing), given its name when it is complete, so that a
+    /// failed copy leaves what was there.
+    Beside(tempfile::NamedTempFile),
+}
+
+impl Target {
+    fn open(path: &Path) -> Result<Self> {
+        let special = path.symlink_metadata().is_ok_and(|meta| !meta.is_file());
+        if special {
+            let file = std::fs::OpenOptions::new().write(true).truncate(true).open(path);
+            return Ok(Self::Existing(File::from_std(
+                file.map_err(|error| failed("write", path, error))?,
+            )));
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let beside = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new(".")));
+        beside.map(Self::Beside).map_err(|error| failed("write", path, error))
+    }
 }
 
 #[cfg(test)]

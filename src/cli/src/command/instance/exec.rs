@@ -61,7 +61,7 @@ async fn stream(context: &Context, path: &InstancePath, exec: Exec) -> Result<Ex
         other => other?,
     };
     let feeding = tokio::spawn(feed(process.input()));
-    let exit = follow(path, &process).await;
+    let exit = context.until_interrupted(follow(path, &process)).await;
     feeding.abort();
     exit
 }

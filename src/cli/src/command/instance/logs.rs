@@ -42,7 +42,10 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("instance logs", Form::People, |context| logs(context, args))
+    as_root("instance logs", Form::People, |context| async move {
+        let whole = context.clone();
+        whole.until_interrupted(logs(context, args)).await
+    })
 }
 
 async fn logs(context: Context, args: Args) -> Result<ExitCode> {

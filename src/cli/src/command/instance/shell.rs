@@ -47,7 +47,7 @@ pub async fn open(context: &Context, path: &InstancePath) -> Result<ExitCode> {
     let process = client.exec(exec, START).await.about(path, "open a shell")?;
     let feeding = tokio::spawn(feed(process.input()));
     let resizing = tokio::spawn(follow_size(process.input()));
-    let exit = follow(path, &process).await;
+    let exit = context.until_interrupted(follow(path, &process)).await;
     feeding.abort();
     resizing.abort();
     drop(raw);

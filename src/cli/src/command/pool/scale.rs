@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_agent::pool::Scale;
 use mvm_model::PoolPath;
-use mvm_model::record::DesiredCounts;
 
 use crate::command::as_root;
 use crate::output;
@@ -33,13 +33,9 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn scale(context: Context, args: Args) -> Result<ExitCode> {
-    let now = context.service.pool(&args.pool)?.desired_counts;
-    let counts = DesiredCounts {
-        running: args.running.unwrap_or(now.running),
-        warm: args.warm.unwrap_or(now.warm),
-        sleeping: args.sleeping.unwrap_or(now.sleeping),
-    };
-    let created = context.service.scale_pool(&args.pool, counts).await?;
+    let wanted = Scale { running: args.running, warm: args.warm, sleeping: args.sleeping };
+    let created = context.service.scale_pool(&args.pool, wanted).await?;
+    let counts = context.service.pool(&args.pool)?.desired_counts;
     output::line(&format!(
         "pool {}: {} running, {} warm, {} sleeping wanted; {} created",
         args.pool,

@@ -10,6 +10,7 @@ use mvm_model::Digest;
 use super::file::sync_dir;
 use super::{Revision, Store};
 use crate::image::error::{ImageError, io};
+use crate::image::npm::Npm;
 use crate::packages::{Control, Fetcher};
 
 /// What a collection removed.
@@ -61,7 +62,20 @@ impl Store {
             let version = parts.next().unwrap_or_default().replace("%3a", ":");
             used.contains(&format!("{name} {version}"))
         };
-        Ok(Fetcher::prune_in(&self.packages(), named))
+        Ok(Fetcher::prune_in(&self.packages(), named) + self.prune_npm(&left)?)
+    }
+
+    fn prune_npm(&self, left: &[Revision]) -> Result<u64, ImageError> {
+        let used = |name: &str| Npm::is_used(name, left.iter().flat_map(|r| &r.manifest.inputs));
+        let mut bytes = 0;
+        for entry in fs::read_dir(self.npm()).into_iter().flatten().flatten() {
+            if !used(&entry.file_name().to_string_lossy()) {
+                let place = entry.path();
+                bytes += size(&place);
+                fs::remove_dir_all(&place).map_err(io("remove", &place))?;
+            }
+        }
+        Ok(bytes)
     }
 }
 
@@ -75,6 +89,16 @@ impl Revision {
         };
         inputs.filter_map(package).collect()
     }
+}
+
+/// Bytes of the files below a directory.
+fn size(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let one = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => size(&entry.path()),
+        meta => meta.map_or(0, |meta| meta.len()),
+    };
+    entries.map(one).sum()
 }
 
 /// Bytes on disk of the files that have no other name.

@@ -3,7 +3,7 @@
 //! ```text
 //! <cache>/revisions/<digest>/{kernel,vmlinux,initrd,rootfs,manifest.json}   0444, never changed
 //! <cache>/index/<input key>      the digest that was built from these inputs
-//! <cache>/packages/              the package cache (packages::Fetcher)
+//! <cache>/packages/              the package cache (packages::Fetcher; npm/ is image::npm's)
 //! <cache>/tmp/                   work in progress; whatever is here when the lock is taken is stale
 //! <cache>/lock                   flock by who builds or collects; holds its pid
 //! ```
@@ -116,6 +116,11 @@ impl Store {
     /// Where the package cache is.
     pub(super) fn packages(&self) -> PathBuf {
         self.root.join("packages")
+    }
+
+    /// Where npm packages are kept, laid out for an image.
+    pub(super) fn npm(&self) -> PathBuf {
+        self.packages().join("npm")
     }
 
     pub(super) fn tmp(&self) -> PathBuf {

@@ -1,0 +1,35 @@
+#!/bin/sh
+# A tenant's OpenClaw gateway. Root only makes its directory and reads its token; what listens is
+# `user`, without a way back.
+set -eu
+port=18789
+state=/data/openclaw
+own=/run/openclaw
+
+# Whoever may reach the port needs this word: the tenant's secret of that name, else one of this
+# boot, kept in memory: `instance exec … -- cat /run/openclaw/token`.
+secret=/run/secrets/OPENCLAW_GATEWAY_TOKEN
+mkdir -p "$own" "$state"
+chmod 700 "$own"
+if [ -s "$secret" ]; then
+    OPENCLAW_GATEWAY_TOKEN=$(cat "$secret")
+else
+    [ -s "$own/token" ] || (umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$own/token")
+    OPENCLAW_GATEWAY_TOKEN=$(cat "$own/token")
+fi
+chown user:user "$state"
+chmod 700 "$state"
+
+# Compiled code is worth keeping on a drive, and is not worth the guest's memory.
+if grep -q ' /data ext4 ' /proc/self/mounts; then
+    export NODE_COMPILE_CACHE="$state/compiled"
+else
+    export NODE_DISABLE_COMPILE_CACHE=1
+fi
+
+# The image is replaced as a whole, the tenant's network has no multicast, and nobody was asked.
+export OPENCLAW_GATEWAY_TOKEN OPENCLAW_STATE_DIR="$state" TMPDIR=/tmp
+export OPENCLAW_NO_AUTO_UPDATE=1 OPENCLAW_DISABLE_BONJOUR=1 DO_NOT_TRACK=1
+cd "$state"
+exec su -s /bin/sh user -c "HOME=$state exec setpriv --nnp \
+    /usr/bin/openclaw gateway run --port $port --bind lan --allow-unconfigured"

@@ -1,0 +1,3 @@
+{
+  tenants.dev.network.tenant_net_id = 7;
+}

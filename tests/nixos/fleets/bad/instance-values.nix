@@ -1,0 +1,19 @@
+{
+  tenants.acme.network.tenant_net_id = 7;
+  pools.acme.workers = {
+    image = {
+      kind = "embedded";
+      profile = "minimal";
+    };
+    instance_resources = {
+      vcpus = 2;
+      mem_mib = 1024;
+    };
+    instances.alice = {
+      desired = "paused";
+      labels.user = 7;
+      data_disk_mib = "1G";
+      revision = "latest";
+    };
+  };
+}

@@ -1,0 +1,3 @@
+{
+  tenants.acme.network.tenant_net_id = "7";
+}

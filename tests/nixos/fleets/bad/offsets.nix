@@ -1,0 +1,19 @@
+{
+  tenants.acme.network.tenant_net_id = 7;
+  pools.acme.workers = {
+    image = {
+      kind = "embedded";
+      profile = "minimal";
+    };
+    instance_resources = {
+      vcpus = 2;
+      mem_mib = 1024;
+    };
+    instances = {
+      alice.offset = 2;
+      bob.offset = 20;
+      carol.offset = 20;
+      dave.offset = 255;
+    };
+  };
+}

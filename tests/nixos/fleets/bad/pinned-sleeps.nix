@@ -1,0 +1,17 @@
+{
+  tenants.acme = {
+    network.tenant_net_id = 7;
+    pinned = true;
+  };
+  pools.acme.workers = {
+    image = {
+      kind = "embedded";
+      profile = "minimal";
+    };
+    instance_resources = {
+      vcpus = 2;
+      mem_mib = 1024;
+    };
+    instances.alice.desired = "sleeping";
+  };
+}

@@ -1,0 +1,13 @@
+{
+  tenants.acme.network.tenant_net_id = 7;
+  pools.acmee.workers = {
+    image = {
+      kind = "embedded";
+      profile = "minimal";
+    };
+    instance_resources = {
+      vcpus = 2;
+      mem_mib = 1024;
+    };
+  };
+}

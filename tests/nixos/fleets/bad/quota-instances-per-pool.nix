@@ -1,0 +1,19 @@
+{
+  tenants.acme = {
+    network.tenant_net_id = 7;
+    quotas = {
+      max_instances_per_pool = 2;
+    };
+  };
+  pools.acme.workers = {
+    image = {
+      kind = "embedded";
+      profile = "minimal";
+    };
+    instance_resources = {
+      vcpus = 2;
+      mem_mib = 1024;
+    };
+    desired_counts.sleeping = 3;
+  };
+}

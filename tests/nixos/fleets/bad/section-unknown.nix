@@ -1,0 +1,4 @@
+{
+  tenants.acme.network.tenant_net_id = 7;
+  tenant.globex = { };
+}

@@ -1,0 +1,3 @@
+{
+  tenants = [ "acme" ];
+}
