@@ -237,8 +237,9 @@ impl Service {
 
 impl Classify for GuestError {
     fn classify(&self) -> (Kind, Option<String>) {
-        let silent =
-            Some("'mvm instance logs … --console' shows what the guest printed".to_owned());
+        let silent = Some(
+            "'mvm instance logs <instance> --console' shows what the guest printed".to_owned(),
+        );
         match self {
             Self::Timeout { .. } | Self::Unavailable { .. } => (Kind::Timeout, silent),
             Self::Lost { .. } => (Kind::Unavailable, silent),

@@ -38,6 +38,25 @@ impl NewTenant {
     }
 }
 
+/// A list of reachable networks cannot open what stays closed: the other tenants.
+fn refuse_fleet_egress(new: &NewTenant) -> Result<()> {
+    let Egress::List(nets) = &new.egress else { return Ok(()) };
+    let fleet = mvm_model::network::CLUSTER_CIDR;
+    let touches =
+        |net: &&ipnet::Ipv4Net| net.contains(&fleet.network()) || fleet.contains(&net.network());
+    match nets.iter().find(touches) {
+        None => Ok(()),
+        Some(net) => Err(Error::new(
+            Kind::Invalid,
+            &new.name,
+            format!(
+                "egress {net} overlaps {fleet}, where tenants are; they stay closed to each other"
+            ),
+        )
+        .hint("name the networks outside the fleet")),
+    }
+}
+
 /// The kernel's view of a tenant.
 pub fn net_of(record: &TenantRecord) -> TenantNet {
     TenantNet {
@@ -64,6 +83,7 @@ impl Service {
             return Err(Error::new(Kind::Conflict, BUILTIN, "the tenant dev is part of mvm")
                 .hint("mvm dev"));
         }
+        refuse_fleet_egress(&new)?;
         let net = self.net().await?;
         let lock = self.lock_state().await?;
         if self.records.tenant(&new.name)?.is_some() {

@@ -22,7 +22,17 @@ pub fn line(text: &str) -> Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
-    written.map_err(|error| Error::new(Kind::Failed, "", "cannot write the output").because(error))
+    written
+        .map_err(quietly_if_closed)
+        .map_err(|error| Error::new(Kind::Failed, "", "cannot write the output").because(error))
+}
+
+/// A reader that left (`| head`) is no failure to talk about: ends the process as SIGPIPE would.
+pub fn quietly_if_closed(error: std::io::Error) -> std::io::Error {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        std::process::exit(128 + nix::libc::SIGPIPE);
+    }
+    error
 }
 
 /// Prints a table, or `nothing` (on stderr) when there are no rows.

@@ -36,13 +36,13 @@ fn check(what: &'static str, name: &str) -> Result<(), BadName> {
         return bad("is too long (2 to 40 characters)");
     }
     if !bytes[0].is_ascii_lowercase() {
-        return bad("must start with a letter a-z");
+        return bad("must start with a lower-case letter");
     }
     if bytes[bytes.len() - 1] == b'-' {
         return bad("must not end with '-'");
     }
     if !bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-') {
-        return bad("may hold only a-z, 0-9 and '-'");
+        return bad("may hold only lower-case letters, digits and '-'");
     }
     Ok(())
 }

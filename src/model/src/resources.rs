@@ -33,7 +33,8 @@ fn within(
 pub struct Resources {
     /// Virtual CPUs, 1 to 32 (Firecracker's limit).
     pub vcpus: u32,
-    /// Memory in MiB, 64 to 1 TiB; all of it can be used by the guest.
+    /// Memory in MiB, 128 (a distribution's kernel does not boot in less) to 1 TiB; all of it can
+    /// be used by the guest.
     pub mem_mib: u64,
     /// Size of the data drive in MiB; 0 means a placeholder that holds nothing.
     pub data_disk_mib: u64,
@@ -46,7 +47,7 @@ impl Resources {
     /// [`BadResources`] naming the value and its bounds.
     pub fn check(self) -> Result<Self, BadResources> {
         within("vCPU count", self.vcpus.into(), 1, 32, "")?;
-        within("memory", self.mem_mib, 64, 1 << 20, " MiB")?;
+        within("memory", self.mem_mib, 128, 1 << 20, " MiB")?;
         if self.data_disk_mib != 0 {
             within("data disk", self.data_disk_mib, 8, 16 << 20, " MiB")?;
         }

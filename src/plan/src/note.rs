@@ -121,9 +121,9 @@ impl Reason {
     /// When it no longer holds, if that is a matter of time.
     pub fn until(&self) -> Option<Millis> {
         match self {
-            Self::Manual { until }
-            | Self::Backoff { until }
-            | Self::BuildFailed { until, .. } => Some(*until),
+            Self::Manual { until } | Self::Backoff { until } | Self::BuildFailed { until, .. } => {
+                Some(*until)
+            }
             _ => None,
         }
     }

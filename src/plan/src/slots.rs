@@ -105,12 +105,7 @@ pub(crate) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    pub(crate) fn new(
-        spec: &PoolSpec,
-        tenant_pinned: bool,
-        terms: &'a Terms,
-        now: Millis,
-    ) -> Self {
+    pub(crate) fn new(spec: &PoolSpec, tenant_pinned: bool, terms: &'a Terms, now: Millis) -> Self {
         let (idle, runtime) = (spec.idle, spec.runtime_policy);
         let protection = spec.protection(tenant_pinned);
         Self { policies: Policies { idle, runtime, protection }, terms, now }

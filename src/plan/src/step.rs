@@ -263,4 +263,3 @@ impl Plan {
         self.notes.iter().filter_map(|note| note.reason.until()).min()
     }
 }
-

@@ -165,7 +165,7 @@ impl<'a> Driver<'a> {
     async fn begin(&mut self, transition: Transition) -> Result<()> {
         let path = self.record.path();
         let _state = self.service.lock_state().await?;
-        self.admit(&transition)?.about(&path, "take it into account")?;
+        self.admit(&transition)?.about(&path, "let it run")?;
         if let Transition::Sleeping { generation } = transition {
             // Used up from now on: a number never means two snapshots.
             self.record.next_generation = generation + 1;
@@ -188,6 +188,14 @@ impl<'a> Driver<'a> {
         let resources = self.record.resources;
         let disk = |wanted: u64| self.service.admit_disk(tenant, &quotas, wanted);
         Ok(match transition {
+            Transition::Starting | Transition::Waking { .. } if resources.mem_mib > host_mib() => {
+                return Err(Error::new(
+                    Kind::Refused,
+                    self.record.path(),
+                    format!("it needs {} MiB, this host has {} MiB", resources.mem_mib, host_mib()),
+                )
+                .hint("create its pool with less memory"));
+            }
             Transition::Starting if self.record.revision.is_none() => {
                 usage.admit_running(&quotas, resources).and_then(|()| disk(resources.data_disk_mib))
             }
@@ -240,4 +248,9 @@ impl<'a> Driver<'a> {
         }
         Ok(())
     }
+}
+
+/// Memory of this host, MiB.
+fn host_mib() -> u64 {
+    mvm_host::facts::Facts::read().mem_mib
 }

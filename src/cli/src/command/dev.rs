@@ -21,6 +21,9 @@ const RESOURCES: Resources = Resources { vcpus: 1, mem_mib: 512, data_disk_mib: 
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "What is kept when it stops is in /data; everything else is memory.\nA command goes after --: mvm dev -- uname -a"
+)]
 pub struct Args {
     /// Destroy the dev microVM with its data
     #[arg(long, conflicts_with = "command")]

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::{TryStream, TryStreamExt};
 use ipnet::Ipv4Net;
 use mvm_model::Mac;
 use mvm_model::network::MTU;
@@ -26,6 +26,8 @@ use rtnetlink::{
 use super::error::NetError;
 
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Pause before a listing is asked for again.
+const AGAIN: Duration = Duration::from_millis(2);
 const ENODEV: i32 = libc::ENODEV;
 
 /// An interface as the kernel shows it.
@@ -93,8 +95,7 @@ impl Links {
     }
 
     pub(super) async fn all(&self) -> Result<Vec<Link>, NetError> {
-        let stream = self.question().execute();
-        let all: Vec<LinkMessage> = deadline("list", "interfaces", stream.try_collect()).await?;
+        let all: Vec<LinkMessage> = dump("interfaces", || self.question().execute()).await?;
         Ok(all.into_iter().map(Link::from).collect())
     }
 
@@ -156,8 +157,7 @@ impl Links {
 
     /// All IPv4 addresses with the index of their interface.
     pub(super) async fn addresses(&self) -> Result<Vec<(u32, Ipv4Net)>, NetError> {
-        let stream = self.0.address().get().execute();
-        let all: Vec<_> = deadline("list", "addresses", stream.try_collect()).await?;
+        let all: Vec<_> = dump("addresses", || self.0.address().get().execute()).await?;
         Ok(all
             .into_iter()
             .filter_map(|message| {
@@ -200,9 +200,8 @@ impl Links {
 
     /// All IPv4 unicast routes, of every table but `local`.
     pub(super) async fn routes(&self) -> Result<Vec<Route>, NetError> {
-        let question = RouteMessageBuilder::<Ipv4Addr>::default().build();
-        let stream = self.0.route().get(question).execute();
-        let all: Vec<_> = deadline("list", "routes", stream.try_collect()).await?;
+        let question = || RouteMessageBuilder::<Ipv4Addr>::default().build();
+        let all: Vec<_> = dump("routes", || self.0.route().get(question()).execute()).await?;
         Ok(all.iter().filter_map(route).collect())
     }
 }
@@ -301,6 +300,26 @@ async fn deadline<T>(
     match tokio::time::timeout(DEADLINE, call).await {
         Ok(outcome) => outcome.map_err(|source| NetError::Netlink { doing, object, source }),
         Err(_) => Err(NetError::Silent { doing, object }),
+    }
+}
+
+/// Lists everything of a kind. The kernel says EBUSY while the listing before on this socket has
+/// not quite ended: then, and only then, it is asked again.
+async fn dump<T, S>(object: &str, ask: impl Fn() -> S) -> Result<Vec<T>, NetError>
+where
+    S: TryStream<Ok = T, Error = rtnetlink::Error>,
+{
+    let give_up = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        match deadline("list", object, ask().try_collect()).await {
+            Err(error)
+                if raw_code(&error) == Some(-libc::EBUSY)
+                    && tokio::time::Instant::now() < give_up =>
+            {
+                tokio::time::sleep(AGAIN).await;
+            }
+            other => return other,
+        }
     }
 }
 

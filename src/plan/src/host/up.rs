@@ -72,13 +72,16 @@ impl Planner<'_> {
     /// Boots, tenant by tenant. Where the ones that are to run would leave no room to boot one
     /// that is to be parked, those to be parked go first: they give the room back.
     fn start(&mut self, pools: &[usize]) {
-        for of_tenant in pools.chunk_by(|a, b| self.pools[*a].tenant == self.pools[*b].tenant) {
+        let tenant_of = |pool: &usize| self.pools[*pool].tenant;
+        let same = |a: &usize, b: &usize| tenant_of(a) == tenant_of(b);
+        let by_tenant: Vec<&[usize]> = pools.chunk_by(same).collect();
+        for of_tenant in by_tenant {
             let (mut runs, mut parks) = (Vec::new(), Vec::new());
             for pool in of_tenant.iter().filter(|pool| self.is_built(**pool)) {
                 runs.extend(self.some(*pool, |act| *act == Act::Start(Then::Run)));
-                parks.extend(self.some(*pool, |act| {
-                    matches!(act, Act::Start(Then::Warm | Then::Sleep))
-                }));
+                parks.extend(
+                    self.some(*pool, |act| matches!(act, Act::Start(Then::Warm | Then::Sleep))),
+                );
             }
             let order = if self.leaves_room(&runs, &parks) { [runs, parks] } else { [parks, runs] };
             for place in order.into_iter().flatten() {
@@ -169,8 +172,7 @@ impl Planner<'_> {
         let (Some(spec), Some(of)) = (case.spec, tenant.spec) else { return false };
         let own_disk = named.and_then(|named| named.data_disk_mib);
         let disk = own_disk.unwrap_or(spec.instance_resources.data_disk_mib);
-        let addresses =
-            tenant.addresses.get_or_insert_with(|| Addresses::of(of, tenant.observed));
+        let addresses = tenant.addresses.get_or_insert_with(|| Addresses::of(of, tenant.observed));
         let offset = tenant.account.add_instance(present, disk).and_then(|()| {
             match named.and_then(|named| named.offset) {
                 Some(offset) => addresses.lease_exact(offset),

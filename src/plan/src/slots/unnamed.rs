@@ -107,7 +107,8 @@ impl<'a> Rows<'a> {
         }
         self.running.make_contiguous().sort_by_key(|instance| instance.offset);
         // Who sleeps stays parked, who is warm is the quickest to run again.
-        let parked = |instance: &&ObservedInstance| (instance.status != Status::Sleeping, instance.offset);
+        let parked =
+            |instance: &&ObservedInstance| (instance.status != Status::Sleeping, instance.offset);
         self.parked.make_contiguous().sort_by_key(parked);
     }
 }
@@ -247,7 +248,9 @@ impl<'a> Filling<'a, '_> {
                 Status::Running | Status::Warm | Status::Sleeping if data => {
                     Some(Act::Stop(Why::Surplus))
                 }
-                Status::Running | Status::Warm | Status::Sleeping => Some(Act::Remove(Why::Surplus)),
+                Status::Running | Status::Warm | Status::Sleeping => {
+                    Some(Act::Remove(Why::Surplus))
+                }
                 _ if instance.holds_data() && data => None,
                 _ => Some(Act::Destroy(Why::Surplus)),
             };

@@ -131,11 +131,11 @@ async fn download(
                 beside.as_file().try_clone().map_err(|error| failed("write", &target, error))?;
             let mut file = File::from_std(file);
             let read = client.read_file(read, &mut file, STALL).await;
-            read.map(drop).about(instance, "copy the file").and_then(|()| {
+            read.about(instance, "copy the file").and_then(|stat| {
                 let kept = beside
                     .persist(&target)
                     .map_err(|error| failed("write", &target, error.error))?;
-                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(stat.mode & 0o777);
                 kept.set_permissions(mode).map_err(|error| failed("write", &target, error))
             })
         }

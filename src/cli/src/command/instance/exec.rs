@@ -11,6 +11,7 @@ use mvm_model::InstancePath;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::command::as_root;
+use crate::output::quietly_if_closed;
 use crate::runtime::{Context, Form};
 
 /// How long a guest may take to start a command.
@@ -85,7 +86,10 @@ pub async fn feed(input: ProcessInput) {
 /// When the guest is lost or our output is closed.
 pub async fn follow(path: &InstancePath, process: &Process) -> Result<ExitCode> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
-    let closed = |error| Error::new(Kind::Failed, path, "cannot pass on the output").because(error);
+    let closed = |error| {
+        Error::new(Kind::Failed, path, "cannot pass on the output")
+            .because(quietly_if_closed(error))
+    };
     loop {
         match process.next().await.about(path, "follow the command")? {
             ProcessEvent::Stdout(bytes) => {

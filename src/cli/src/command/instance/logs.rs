@@ -11,6 +11,7 @@ use mvm_vmm::supervisor::{CONSOLE_LOG, VMM_LOG, ring};
 use tokio::io::AsyncWriteExt;
 
 use crate::command::as_root;
+use crate::output::quietly_if_closed;
 use crate::runtime::{Context, Form};
 
 /// How long a guest may take to begin.
@@ -27,6 +28,7 @@ pub struct Args {
     #[arg(long, default_value_t = 200)]
     lines: u32,
     /// Go on with what is printed from now on
+    /// (not with --console or --vmm)
     #[arg(long, short, conflicts_with_all = ["console", "vmm"])]
     follow: bool,
     /// What the guest agent noted, instead of the workload's log
@@ -61,7 +63,8 @@ async fn logs(context: Context, args: Args) -> Result<ExitCode> {
         let text = printable(&bytes);
         let written = stdout.write_all(text.as_bytes()).await;
         written.map_err(|error| {
-            Error::new(Kind::Failed, "", "cannot write the output").because(error)
+            Error::new(Kind::Failed, "", "cannot write the output")
+                .because(quietly_if_closed(error))
         })?;
         let _ = stdout.flush().await;
     }
@@ -77,6 +80,9 @@ fn on_host(context: &Context, args: &Args) -> Result<ExitCode> {
             .because(error)
     })?;
     let text = printable(&bytes);
+    if text.is_empty() {
+        eprintln!("nothing was logged");
+    }
     let lines: Vec<_> = text.lines().collect();
     let from = lines.len().saturating_sub(args.lines as usize);
     for line in &lines[from..] {

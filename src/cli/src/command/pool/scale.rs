@@ -44,6 +44,11 @@ async fn scale(context: Context, args: Args) -> Result<ExitCode> {
         counts.sleeping,
         created.len()
     ))?;
+    let have = context.service.records.instances(&args.pool).records;
+    let unnamed = have.iter().filter(|record| record.name.is_none()).count();
+    if unnamed > counts.total() as usize {
+        eprintln!("note: there are {unnamed} instances; scaling destroys none");
+    }
     if let Some(first) = created.first() {
         eprintln!("next: mvm instance start {}", first.path());
     }

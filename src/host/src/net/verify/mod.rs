@@ -18,8 +18,8 @@ use super::rules::{self, Listing, PortRules};
 use super::tenant::gateway;
 use super::{Isolation, Net, Port, TenantNet, forwarding, sysctl};
 
-const ENSURE: &str = "run `mvm agent reconcile`: it writes the tenant's network again";
-const REMOVE: &str = "run `mvm agent reconcile`: it removes what no tenant has";
+const ENSURE: &str = "start an instance of the tenant: that writes its network again";
+const REMOVE: &str = "remove it with `ip link del`, unless another mvm on this host made it";
 
 /// What the caller thinks should exist.
 #[derive(Debug, Clone, Default)]
