@@ -116,6 +116,37 @@ fn a_node_root_runs_node_with_nothing_but_its_own_libraries() {
     assert!(size < 80 << 20, "{size} bytes");
 }
 
+/// Slow where nothing is kept yet: it downloads some 300 packages.
+#[test]
+fn an_openclaw_root_runs_openclaw_with_its_install_script_done() {
+    let name = "an_openclaw_root_runs_openclaw";
+    let Some(world) = World::enter(name) else { return };
+    let here = match world.openclaw() {
+        Ok(here) => here,
+        Err(reason) => return world::skip(name, &reason),
+    };
+    let built = world.build(&here.store, Profile::OpenClaw, Role::Gateway).unwrap();
+    assert_eq!(built.manifest.workload.as_ref().unwrap().ports, [18789]);
+    assert!(built.manifest.inputs["npm:openclaw"].starts_with("2026."));
+    // Its packages are kept: another role needs no network, nor does building again.
+    apart(|| {
+        world::without_network();
+        world.build(&here.store, Profile::OpenClaw, Role::Worker).unwrap();
+        let started = Instant::now();
+        let again = world.build(&here.store, Profile::OpenClaw, Role::Gateway).unwrap();
+        assert_eq!(again.digest, built.digest);
+        assert!(started.elapsed() < Duration::from_millis(500));
+    });
+    let Some(root) = world.extract(&built) else { return };
+    let package = root.path().join("usr/lib/node_modules/openclaw");
+    assert!(!package.join(".openclaw-lifecycle-pending").exists());
+    let version = "HOME=/tmp exec /usr/bin/openclaw --version";
+    let said = shell("chroot", &[root.path().to_str().unwrap(), "/bin/sh", "-c", version]);
+    assert!(said.starts_with("OpenClaw 2026."), "{said}");
+    let size = std::fs::metadata(built.files(Arch::HOST).unwrap().rootfs).unwrap().len();
+    assert!(size < 320 << 20, "{size} bytes");
+}
+
 #[test]
 fn a_tampered_file_is_named_and_rebuilding_heals_it() {
     let Some(world) = World::enter("a_tampered_file_is_named") else { return };

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use mvm_host::image::{GuestBinary, ImageError, Request, Revision, Store, build, find_guest};
+use mvm_host::image::{
+    GuestBinary, ImageError, NpmError, Request, Revision, Store, build, find_guest,
+};
 use mvm_host::packages::{Arch, Control, Fetcher, Os, PackageSet, find_program};
 use mvm_host::progress::Progress;
 use mvm_model::image::{Profile, Role};
@@ -122,6 +124,24 @@ impl World {
         OwnStore { store: Store::open(dir.path()).unwrap(), dir }
     }
 
+    /// A store that has the openclaw profile's packages: installed once per machine, kept with
+    /// the other packages. The reason, where they cannot be had.
+    pub fn openclaw(&self) -> Result<OwnStore, String> {
+        if Arch::HOST != Arch::X86_64 || find_program("npm").is_none() {
+            return Err("needs x86_64 and npm".into());
+        }
+        let here = self.store();
+        match self.build(&here.store, Profile::OpenClaw, Role::Capability("kept".into())) {
+            Ok(_) => {}
+            Err(ImageError::Npm(error @ NpmError::NoNetwork { .. })) => {
+                return Err(error.to_string());
+            }
+            Err(error) => panic!("{error}: {error:?}"),
+        }
+        copy_missing(&here.path().join("packages/npm"), &self.packages.join("npm"));
+        Ok(here)
+    }
+
     /// A store that has this run's images: links to one copy, so do not write into them.
     pub fn built(&self) -> OwnStore {
         let dir = tempfile::tempdir().unwrap();
@@ -190,6 +210,19 @@ fn copy_all(from: &Path, to: &Path) {
             copy_all(&entry.path(), &target);
         } else if fs::hard_link(entry.path(), &target).is_err() {
             fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+/// Copies those directories below `from` that are not below `to`, each whole or not at all.
+fn copy_missing(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if !target.exists() {
+            let beside = tempfile::Builder::new().prefix("new-").tempdir_in(to).unwrap();
+            copy_all(&entry.path(), &beside.path().join("it"));
+            let _ = fs::rename(beside.path().join("it"), target);
         }
     }
 }

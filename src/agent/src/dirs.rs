@@ -67,6 +67,11 @@ impl Dirs {
         self.pool(pool).join("instances").join(instance.to_string())
     }
 
+    /// The log of a VM's supervisor, which holds a lock on it while it lives.
+    pub fn supervisor_log(&self, instance: InstanceId) -> PathBuf {
+        self.run.join("vm").join(format!("{instance}.log"))
+    }
+
     /// What belongs to an instance's VM while there is one.
     pub fn vm(&self, instance: InstanceId) -> PathBuf {
         self.run.join("vm").join(instance.to_string())

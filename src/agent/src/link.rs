@@ -109,11 +109,12 @@ impl Machine {
         ask.await.map(drop).about(self.record.path(), "get the guest ready to sleep")
     }
 
-    /// Tells the guest that it was paused: the time, fresh entropy, new secrets.
+    /// Tells the guest that it was paused: the time, fresh entropy, new secrets. What it could not
+    /// do of that comes back, for the instance's note.
     ///
     /// # Errors
     /// When it does not answer in time or cannot use what it is given.
-    pub async fn wake_guest(&self) -> Result<()> {
+    pub async fn wake_guest(&self) -> Result<Option<String>> {
         let id = fresh_id();
         let deadline = Instant::now() + WAKE;
         loop {
@@ -122,7 +123,13 @@ impl Machine {
                 client.wake(&id, self.wake_message(), ANSWER).await
             };
             match told.await {
-                Ok(_) => return Ok(()),
+                Ok(woken) if woken.problems.is_empty() => return Ok(None),
+                Ok(woken) => {
+                    return Ok(Some(format!(
+                        "the guest woke with problems: {}",
+                        woken.problems.join("; ")
+                    )));
+                }
                 // Right after a resume the session of before is still being closed.
                 Err(error)
                     if error.is_transient()

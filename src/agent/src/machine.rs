@@ -4,12 +4,12 @@
 //! reach both. It holds no connection between calls, so it can be dropped and made anew by
 //! whoever comes next.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mvm_host::file;
 use mvm_model::record::InstanceRecord;
@@ -73,6 +73,7 @@ impl Machine {
     pub async fn launch(&self, blueprint: &Blueprint, mode: StartMode) -> Result<VmRef> {
         // The records of an older VM are the only way to it: it ends before they go.
         self.kill().await?;
+        let log = self.claim().await?;
         file::remove_dir(&self.run_dir)
             .and_then(|()| file::create_dir(&self.run_dir))
             .about(self.record.path(), "prepare its run directory")?;
@@ -82,8 +83,7 @@ impl Machine {
             instance: self.record.path().to_string(),
             dirs: self.service.dirs.clone(),
         };
-        let log = self.run_dir.join("shim.log");
-        let report = start_shim(&self.service.exe, &log, &order).await;
+        let report = start_shim(&self.service.exe, log, &order).await;
         match report {
             Ok(Report::Started(process)) => {
                 Ok(VmRef { process, vmm: blueprint.vmm().clone(), resumed_from: None })
@@ -93,6 +93,33 @@ impl Machine {
             }
             Err(error) => {
                 Err(self.error(Kind::Failed, "cannot start its VM's supervisor").because(error))
+            }
+        }
+    }
+
+    /// The supervisor's log, locked for as long as a supervisor lives: it inherits the lock. So
+    /// one that was started and has not recorded anything yet is known of too, and ended before
+    /// another is started.
+    async fn claim(&self) -> Result<File> {
+        let path = self.service.dirs.supervisor_log(self.record.instance_id);
+        let failed =
+            |error| self.error(Kind::Failed, "cannot open its supervisor's log").because(error);
+        path.parent()
+            .map_or(Ok(()), file::create_dir)
+            .about(self.record.path(), "prepare its run directory")?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        let give_up = Instant::now() + START;
+        loop {
+            match log.try_lock() {
+                Ok(()) => return log.set_len(0).map(|()| log).map_err(failed),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+                Err(TryLockError::WouldBlock) if Instant::now() > give_up => {
+                    return Err(self.error(Kind::Busy, "a supervisor of it does not end"));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    self.kill().await?;
+                    tokio::time::sleep(LOOK).await;
+                }
             }
         }
     }
@@ -206,8 +233,7 @@ impl Machine {
 
 /// Starts the shim and reads its one-line report. A shim that started a VM outlives us; one that
 /// says nothing in time is ended.
-async fn start_shim(exe: &Path, log: &Path, order: &Order) -> io::Result<Report> {
-    let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
+async fn start_shim(exe: &Path, log: File, order: &Order) -> io::Result<Report> {
     let mut child = tokio::process::Command::new(exe)
         .arg(crate::shim::SUBCOMMAND)
         .current_dir("/")

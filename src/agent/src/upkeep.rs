@@ -107,6 +107,7 @@ impl Service {
     pub fn forget_vm(&self, record: &InstanceRecord) -> Result<()> {
         let forget = || {
             file::remove_dir(&self.dirs.vm(record.instance_id))?;
+            file::remove_file(&self.dirs.supervisor_log(record.instance_id))?;
             if self.dirs.run.join("secrets").exists() {
                 Secrets::open(&self.dirs.run)?.remove(record.instance_id)?;
             }

@@ -47,23 +47,24 @@ const NO_DATA: Mount =
 
 /// Mounts `/proc`, `/sys` and `/dev` where they are not yet.
 pub(crate) fn kernel() -> Vec<String> {
-    // Whether they are mounted is asked of /proc, which comes first.
-    each(KERNEL.iter().filter(|mount| !is_mounted(Path::new(mount.at))))
+    each(&KERNEL)
 }
 
 /// Mounts what the root stage needs besides.
 pub(crate) fn root() -> Vec<String> {
-    each(ROOT.iter().filter(|mount| !is_mounted(Path::new(mount.at))))
+    each(&ROOT)
 }
 
 /// Mounts a `/data` in memory.
 pub(crate) fn data_in_memory() -> Vec<String> {
-    each(std::iter::once(&NO_DATA))
+    each(&[NO_DATA])
 }
 
-/// Mounts each; returns what went wrong.
-fn each<'a>(mounts: impl Iterator<Item = &'a Mount>) -> Vec<String> {
-    mounts.filter_map(|mount| mount.ensure().err()).collect()
+/// Mounts each that is not mounted; returns what went wrong.
+fn each(mounts: &[Mount]) -> Vec<String> {
+    let before = table();
+    let missing = mounts.iter().filter(|mount| !is_in(&before, Path::new(mount.at)));
+    missing.filter_map(|mount| mount.ensure().err()).collect()
 }
 
 impl Mount {
@@ -95,6 +96,14 @@ pub(crate) fn ensure_dir(path: &str) {
 
 /// True when `path` is a mount point.
 pub(crate) fn is_mounted(path: &Path) -> bool {
-    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    is_in(&table(), path)
+}
+
+/// What is mounted; empty while `/proc` is not.
+fn table() -> String {
+    fs::read_to_string("/proc/self/mounts").unwrap_or_default()
+}
+
+fn is_in(table: &str, path: &Path) -> bool {
     table.lines().any(|line| line.split(' ').nth(1).is_some_and(|at| Path::new(at) == path))
 }

@@ -77,10 +77,12 @@ impl Driver<'_> {
             return self.take_back().and(Err(error));
         }
         // The guest's clock stood still; a guest that cannot be told is running all the same.
-        if let Err(error) = machine.wake_guest().await {
-            self.record.note =
-                Some(format!("the guest was not told that it was paused: {}", error.chain()));
-        }
+        self.record.note = match machine.wake_guest().await {
+            Ok(problems) => problems,
+            Err(error) => {
+                Some(format!("the guest was not told that it was paused: {}", error.chain()))
+            }
+        };
         self.phase("guest");
         self.finish(State::Running { vm })
     }

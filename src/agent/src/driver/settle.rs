@@ -102,7 +102,7 @@ impl Driver<'_> {
         snapshots.remove_except(None).about(self.record.path(), "discard its snapshot")?;
         machine.resume().await?;
         let answers = match transition {
-            Transition::Starting => machine.await_guest(self.cancel).await,
+            Transition::Starting => machine.await_guest(self.cancel).await.map(|()| None),
             _ => machine.wake_guest().await,
         };
         let is_new = matches!(transition, Transition::Starting | Transition::Waking { .. });
@@ -118,7 +118,10 @@ impl Driver<'_> {
                 ));
                 self.finish(State::Running { vm })
             }
-            Ok(()) => self.finish(State::Running { vm }),
+            Ok(problems) => {
+                self.record.note = problems;
+                self.finish(State::Running { vm })
+            }
         }
     }
 

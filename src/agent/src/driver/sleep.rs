@@ -111,7 +111,10 @@ impl Driver<'_> {
             Err(error) => Err(error),
         };
         self.record.note = Some(match resumed {
-            Ok(()) => format!("the last sleep was called off: {}", error.chain()),
+            Ok(problems) => {
+                let problems = problems.map(|text| format!("; {text}")).unwrap_or_default();
+                format!("the last sleep was called off: {}{problems}", error.chain())
+            }
             Err(more) => format!(
                 "the last sleep failed ({}) and the guest does not answer: {}",
                 error.chain(),

@@ -143,7 +143,10 @@ impl Driver<'_> {
         let told = machine.wake_guest().await;
         self.phase("guest");
         match told {
-            Ok(()) => Attempt::Woken(vm),
+            Ok(problems) => {
+                self.record.note = problems;
+                Attempt::Woken(vm)
+            }
             Err(error) => self.spend(error).await,
         }
     }

@@ -160,11 +160,11 @@ fn pool(fields: &mut Fields<'_>) -> Option<PoolSpec> {
 /// `image`, or the older pair `flake_ref` and `profile`.
 fn image(fields: &mut Fields<'_>) -> Option<ImageSource> {
     if fields.has("image") {
-        if fields.has("flake_ref") {
-            fields.wrong("flake_ref", "is there beside \"image\"", "keep one of the two");
+        for older in ["flake_ref", "profile"] {
+            if fields.take(older).is_some() {
+                fields.wrong(older, "is there beside \"image\"", "keep \"image\" alone");
+            }
         }
-        fields.take("flake_ref");
-        fields.take("profile");
         return source(fields);
     }
     fields.take("image");

@@ -121,7 +121,8 @@ pub async fn boot(context: &Context, cast: &Cast) -> Result<Done<()>> {
 }
 
 async fn run(context: &Context, record: &InstanceRecord, command: &[&str]) -> Result<Captured> {
-    context.service.exec_captured(&record.path(), command, PATIENCE).await
+    let path = record.path();
+    context.until_interrupted(context.service.exec_captured(&path, command, PATIENCE)).await
 }
 
 fn succeeded(output: &Captured) -> bool {

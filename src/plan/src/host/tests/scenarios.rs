@@ -313,6 +313,8 @@ fn minimum_times_bind_the_idle_policy_and_nothing_else() {
     assert_eq!(plan(&desired, &young).steps.len(), 1, "counts do not wait");
     desired = workers(1, 0, 0);
     desired.tenants[0].pools[0].idle.sleep_after_seconds = Some(0);
+    young = of(&desired, &[R]);
+    young.tenants[0].pools[0].instances[0].since = NOW - 59_000;
     young.tenants[0].pools[0].instances[0].idle_since = Some(NOW - 1_000);
     assert!(plan(&desired, &young).is_empty());
     young.tenants[0].pools[0].instances[0].since = NOW - 60_000;

@@ -3,8 +3,7 @@
 use mvm_model::desired::{DesiredState, Wanted};
 use mvm_model::id::{InstancePath, InstanceRef};
 use mvm_model::observed::{
-    ImageState, Life, Motion, NetState, Observed, ObservedInstance, ObservedPool, ObservedTenant,
-    Parked,
+    ImageState, Motion, NetState, Observed, ObservedInstance, ObservedPool, ObservedTenant, Parked,
 };
 use mvm_model::record::Millis;
 use mvm_model::state::Status;
