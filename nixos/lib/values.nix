@@ -153,7 +153,7 @@ rec {
     max = 32;
   };
   memory = int {
-    min = 64;
+    min = 128;
     max = 1024 * 1024;
     unit = " MiB";
   };

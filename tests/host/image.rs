@@ -121,11 +121,10 @@ fn a_node_root_runs_node_with_nothing_but_its_own_libraries() {
 fn an_openclaw_root_runs_openclaw_with_its_install_script_done() {
     let name = "an_openclaw_root_runs_openclaw";
     let Some(world) = World::enter(name) else { return };
-    let here = match world.openclaw() {
-        Ok(here) => here,
+    let (here, built) = match world.openclaw() {
+        Ok(both) => both,
         Err(reason) => return world::skip(name, &reason),
     };
-    let built = world.build(&here.store, Profile::OpenClaw, Role::Gateway).unwrap();
     assert_eq!(built.manifest.workload.as_ref().unwrap().ports, [18789]);
     assert!(built.manifest.inputs["npm:openclaw"].starts_with("2026."));
     // Its packages are kept: another role needs no network, nor does building again.

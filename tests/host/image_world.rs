@@ -124,22 +124,22 @@ impl World {
         OwnStore { store: Store::open(dir.path()).unwrap(), dir }
     }
 
-    /// A store that has the openclaw profile's packages: installed once per machine, kept with
-    /// the other packages. The reason, where they cannot be had.
-    pub fn openclaw(&self) -> Result<OwnStore, String> {
+    /// A store with an openclaw gateway, whose packages are installed once per machine and kept
+    /// with the others. The reason, where they cannot be had.
+    pub fn openclaw(&self) -> Result<(OwnStore, Revision), String> {
         if Arch::HOST != Arch::X86_64 || find_program("npm").is_none() {
             return Err("needs x86_64 and npm".into());
         }
         let here = self.store();
-        match self.build(&here.store, Profile::OpenClaw, Role::Capability("kept".into())) {
-            Ok(_) => {}
+        let built = match self.build(&here.store, Profile::OpenClaw, Role::Gateway) {
+            Ok(built) => built,
             Err(ImageError::Npm(error @ NpmError::NoNetwork { .. })) => {
                 return Err(error.to_string());
             }
             Err(error) => panic!("{error}: {error:?}"),
-        }
+        };
         copy_missing(&here.path().join("packages/npm"), &self.packages.join("npm"));
-        Ok(here)
+        Ok((here, built))
     }
 
     /// A store that has this run's images: links to one copy, so do not write into them.

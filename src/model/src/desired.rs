@@ -15,6 +15,7 @@
 //! `docs/reference/desired-state.schema.json`; a test holds all three together.
 
 mod check;
+mod document;
 mod fields;
 mod read;
 
@@ -33,6 +34,7 @@ use crate::resources::{Quotas, Resources};
 use crate::state::Status;
 
 pub use check::{check, check_tenants};
+pub use document::{Document, Problem, Problems, Unreadable};
 pub(crate) use fields::{Fields, parse};
 pub use read::read;
 pub(crate) use read::{tenants, version};
@@ -120,14 +122,14 @@ impl AddressRange {
 }
 
 /// A tenant's network, its for life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkSpec {
     /// Numbers the bridge and the taps.
     pub tenant_net_id: NetId,
     /// Its addresses.
     pub ipv4_subnet: Subnet,
     /// What of them this node may lease; the whole subnet when `None`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_range: Option<AddressRange>,
 }
 
@@ -140,27 +142,32 @@ impl NetworkSpec {
 }
 
 /// What a tenant should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantSpec {
     /// Its name.
     pub tenant_id: TenantName,
     /// Its network.
     pub network: NetworkSpec,
     /// Its limits.
+    #[serde(default)]
     pub quotas: Quotas,
     /// What its guests may reach.
+    #[serde(default)]
     pub egress: Egress,
     /// Every pool of it is [`Protection::Pinned`].
+    #[serde(default)]
     pub pinned: bool,
     /// Digest of its secrets; another one means they changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets_hash: Option<Digest>,
     /// Who may change it.
+    #[serde(default)]
     pub managed_by: ManagedBy,
     /// It was removed from its declaration: its instances are stopped, its data is kept.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub orphaned: bool,
     /// Its pools.
+    #[serde(default)]
     pub pools: Vec<PoolSpec>,
 }
 
@@ -201,7 +208,7 @@ impl TenantSpec {
 }
 
 /// What a pool should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolSpec {
     /// Its name.
     pub pool_id: PoolName,
@@ -212,28 +219,34 @@ pub struct PoolSpec {
     /// What each instance is given.
     pub instance_resources: Resources,
     /// How many unnamed instances in which status.
+    #[serde(default)]
     pub desired_counts: DesiredCounts,
     /// The named instances; `None` says nothing about them.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instances: Option<Vec<InstanceSpec>>,
     /// Its times.
+    #[serde(default)]
     pub runtime_policy: RuntimePolicy,
     /// When its idle instances are parked.
+    #[serde(default)]
     pub idle: IdlePolicy,
     /// See [`Protection::Pinned`].
+    #[serde(default)]
     pub pinned: bool,
     /// See [`Protection::Critical`].
+    #[serde(default)]
     pub critical: bool,
     /// What reaches it from outside.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
     /// The secrets its instances see; every one of the tenant's when `None`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_scopes: Option<Vec<String>>,
     /// Who may change it.
+    #[serde(default)]
     pub managed_by: ManagedBy,
     /// It was removed from its declaration: its instances are stopped, its data is kept.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub orphaned: bool,
 }
 
@@ -284,31 +297,32 @@ impl PoolSpec {
 }
 
 /// What a named instance should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceSpec {
     /// Its id, once it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<InstanceId>,
     /// Its name, unique within the pool.
     pub name: InstanceName,
     /// Its position in the subnet; the lowest free one when `None`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<Offset>,
     /// Its status.
     pub desired: Wanted,
     /// For people and tools.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Its own data drive's size, MiB; the pool's when `None`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_disk_mib: Option<u64>,
     /// Its own revision; the pool's current one when `None`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<Digest>,
     /// Who may change it.
+    #[serde(default)]
     pub managed_by: ManagedBy,
     /// It was removed from its declaration: it is stopped, its data is kept.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub orphaned: bool,
 }
 
@@ -372,112 +386,6 @@ impl Wanted {
 impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.status().fmt(f)
-    }
-}
-
-/// Something wrong with one object of a document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
-#[error("{object}: {problem}")]
-pub struct Problem {
-    /// Which object: `<tenant>/<pool>`, or its place in the document with the field.
-    pub object: String,
-    /// What is wrong.
-    pub problem: String,
-    /// What to do about it.
-    pub hint: String,
-}
-
-/// Several problems, for errors of one line each.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Problems(pub Vec<Problem>);
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.0.iter().enumerate() {
-            let gap = if i == 0 { "" } else { "\n" };
-            write!(f, "{gap}{problem}")?;
-        }
-        Ok(())
-    }
-}
-
-/// A document that says nothing usable. It changes nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
-    /// No content.
-    #[error("the document is empty; nothing was changed")]
-    Empty,
-    /// Ends in the middle.
-    #[error("the document ends in the middle (line {line}); nothing was changed")]
-    Truncated {
-        /// Where it ends.
-        line: usize,
-    },
-    /// Not JSON.
-    #[error("the document is not JSON: {0}")]
-    Syntax(String),
-    /// JSON, but no object with the fields every document has.
-    #[error("the document is not usable: {0}")]
-    Shape(String),
-    /// Too large to be one.
-    #[error("the document has {0} bytes, more than {MAX_DOCUMENT}")]
-    TooLarge(usize),
-    /// Made for another program.
-    #[error("the document has schema version {found}; this mvm reads {SCHEMA_VERSION}")]
-    Version {
-        /// Its version.
-        found: u64,
-    },
-    /// A newer daemon says this one cannot understand it.
-    #[error("the document needs a reader of version {needed}; this mvm is {SCHEMA_VERSION}")]
-    NeedsNewer {
-        /// The version needed.
-        needed: u64,
-    },
-}
-
-impl Unreadable {
-    /// What a person can do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Empty | Self::Truncated { .. } => {
-                "write the file again ('mvm agent desired --file F' writes the present state)"
-            }
-            Self::Syntax(_) | Self::Shape(_) => "docs/agent.md describes the document",
-            Self::TooLarge(_) => "split the fleet over several hosts",
-            Self::Version { .. } | Self::NeedsNewer { .. } => "use an mvm of the same version",
-        }
-    }
-}
-
-/// What was read: the good objects, and what was wrong with the others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
-    /// The good objects.
-    pub state: DesiredState,
-    /// Everything wrong with the others.
-    pub problems: Vec<Problem>,
-}
-
-impl Document {
-    /// All of it or nothing: what a person's command wants.
-    ///
-    /// # Errors
-    /// Every problem of the document, those of [`check`] included.
-    pub fn whole(self) -> Result<DesiredState, Problems> {
-        let mut problems = self.problems;
-        problems.extend(check(&self.state));
-        if problems.is_empty() { Ok(self.state) } else { Err(Problems(problems)) }
-    }
-
-    /// The good objects: what a loop wants. With a problem anywhere nothing is pruned, because
-    /// what is missing may only be misspelt.
-    pub fn tolerate(self) -> (DesiredState, Vec<Problem>) {
-        let mut state = self.state;
-        if !self.problems.is_empty() {
-            (state.prune_unknown_tenants, state.prune_unknown_pools) = (false, false);
-        }
-        (state, self.problems)
     }
 }
 

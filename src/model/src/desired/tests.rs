@@ -67,6 +67,15 @@ fn every_field_is_read_and_written_back() {
 }
 
 #[test]
+fn records_hold_what_documents_say() {
+    for document in [full(), small()] {
+        let tenant = &strict(&document.to_string()).state.tenants[0];
+        let kept = serde_json::to_string(tenant).unwrap();
+        assert_eq!(serde_json::from_str::<TenantSpec>(&kept).unwrap(), *tenant);
+    }
+}
+
+#[test]
 fn a_small_document_has_the_documented_defaults() {
     let state = strict(&small().to_string()).whole().unwrap();
     let tenant = &state.tenants[0];
@@ -267,7 +276,7 @@ fn images_of_every_kind_are_read_and_others_refused() {
     let image = |image: Value| {
         let mut document = small();
         let pool = document["tenants"][0]["pools"][0].as_object_mut().unwrap();
-        (pool.remove("flake_ref"), pool.remove("profile"));
+        pool.retain(|name, _| !["flake_ref", "profile"].contains(&name.as_str()));
         pool.insert("image".into(), image);
         document
     };
@@ -286,6 +295,30 @@ fn images_of_every_kind_are_read_and_others_refused() {
         changed("/tenants/0/pools/0/image", json!({ "kind": "embedded", "profile": "node" }));
     told_about(&both, "tenants[0] (acme).pools[0] (workers).flake_ref", "beside \"image\"");
     told_about(&image(Value::Null), place, "is missing");
+}
+
+/// Every JSON block of the documentation is a whole document.
+#[test]
+fn the_documented_examples_are_good() {
+    let text = include_str!("../../../../docs/agent.md");
+    let blocks = text.split("```json\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let blocks: Vec<&str> = blocks.collect();
+    assert!(blocks.len() >= 2);
+    for block in blocks {
+        let whole = strict(block).whole();
+        assert!(whole.is_ok(), "{whole:?}\n{block}");
+    }
+}
+
+/// Every field is described: its name stands in the documentation as code.
+#[test]
+fn every_field_is_documented() {
+    let text = include_str!("../../../../docs/agent.md");
+    for pointer in schema::pointers(&full(), "") {
+        let name = pointer.rsplit('/').next().unwrap();
+        let counted = name.parse::<usize>().is_ok() || name == "person";
+        assert!(counted || text.contains(&format!("`{name}`")), "{name} is not documented");
+    }
 }
 
 proptest! {

@@ -190,7 +190,7 @@ impl Merging<'_> {
     fn decide(&mut self, object: Object, owner: ManagedBy, change: Change) {
         match permit(object, owner, self.writer) {
             Ok(()) => self.change(change),
-            Err(refusal) => self.merge.refusals.push(refusal),
+            Err(refusal) => self.merge.refusals.push(*refusal),
         }
     }
 

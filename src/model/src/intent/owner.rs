@@ -109,8 +109,11 @@ fn owner_name(owner: ManagedBy) -> &'static str {
 ///
 /// # Errors
 /// [`Refusal`] naming the owner.
-pub fn permit(object: Object, owner: ManagedBy, writer: ManagedBy) -> Result<(), Refusal> {
-    if owner == writer { Ok(()) } else { Err(Refusal { object, why: Why::Owned { owner } }) }
+pub fn permit(object: Object, owner: ManagedBy, writer: ManagedBy) -> Result<(), Box<Refusal>> {
+    if owner == writer {
+        return Ok(());
+    }
+    Err(Box::new(Refusal { object, why: Why::Owned { owner } }))
 }
 
 /// Gives an object to another owner, alone: what it holds keeps its owners. Says whether there

@@ -1,4 +1,5 @@
 mod properties;
+mod removal;
 mod scenarios;
 mod sim;
 

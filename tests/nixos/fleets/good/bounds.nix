@@ -23,7 +23,7 @@
       role = "gateway";
       instance_resources = {
         vcpus = 32;
-        mem_mib = 64;
+        mem_mib = 128;
         data_disk_mib = 0;
       };
       desired_counts.running = 11;

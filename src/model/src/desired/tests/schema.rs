@@ -161,7 +161,7 @@ fn same_verdict(validator: &Validator, document: &Value, pointer: &str) {
     assert_eq!(validator.is_valid(document), good, "{pointer}: {read:?}\n{document:#}");
 }
 
-fn pointers(value: &Value, path: &str) -> Vec<String> {
+pub(super) fn pointers(value: &Value, path: &str) -> Vec<String> {
     let children: Vec<(String, &Value)> = match value {
         Value::Object(map) => map.iter().map(|(name, value)| (name.clone(), value)).collect(),
         Value::Array(list) => list.iter().enumerate().map(|(i, v)| (i.to_string(), v)).collect(),
