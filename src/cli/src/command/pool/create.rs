@@ -18,7 +18,7 @@ use crate::runtime::{Context, Form};
 pub struct Args {
     /// Its tenant and name: <tenant>/<pool>
     pool: PoolPath,
-    /// What the image holds: minimal or node
+    /// What the image holds: minimal, node or openclaw
     #[arg(long, default_value = "minimal")]
     profile: Profile,
     /// What its instances are for: gateway, builder, worker or capability-<word>
