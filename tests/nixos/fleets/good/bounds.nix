@@ -9,7 +9,7 @@
     quotas = {
       max_vcpus = 416;
       max_running = 13;
-      max_mem_mib = 832;
+      max_mem_mib = 1664;
     };
     egress.list = [ ];
     pinned = null;
