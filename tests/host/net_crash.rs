@@ -57,7 +57,9 @@ fn a_kill_anywhere_converges() {
             child.kill().unwrap();
             child.wait().unwrap();
             nothing_is_unguarded();
-            world.net.ensure_tenant(&tenant).await.unwrap();
+            if let Err(error) = world.net.ensure_tenant(&tenant).await {
+                panic!("round {round}: {error}\n{}", ip("-d link"));
+            }
             world.net.ensure_port(&port(&tenant, 3)).await.unwrap();
             assert_eq!(world.net.verify(&expected).await.unwrap().findings, [], "round {round}");
             if round % 2 == 0 {

@@ -101,7 +101,9 @@ impl Links {
 
     /// Creates a bridge, down and without alias. The MAC marks it as ours from its first moment.
     pub(super) async fn add_bridge(&self, name: &str, mac: Mac) -> Result<(), NetError> {
+        // `new` means up; a bridge comes up when it has its alias and its rules.
         let bridge = LinkBridge::new(name)
+            .down()
             .address(mac.0.to_vec())
             .mtu(MTU)
             .stp_state(BridgeStpState::Disabled)
