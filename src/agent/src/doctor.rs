@@ -131,9 +131,12 @@ impl Service {
         let report = match self.verify_net().await {
             Ok(report) => report,
             Err(error) => {
-                return vec![
-                    Check::new("network", Health::Bad, error.chain()).remedy("run it as root"),
-                ];
+                // Only the error's own advice: a wrong one would send people the wrong way.
+                let check = Check::new("network", Health::Bad, error.chain());
+                return vec![match error.hint {
+                    Some(hint) => check.remedy(hint),
+                    None => check,
+                }];
             }
         };
         if report.findings.is_empty() {
