@@ -5,7 +5,9 @@ use std::sync::atomic::AtomicBool;
 
 use mvm_host::file;
 use mvm_host::progress::Progress;
+use mvm_model::desired::PoolSpec;
 use mvm_model::image::{ImageSource, Role};
+use mvm_model::observed::Parked;
 use mvm_model::record::{
     DesiredCounts, InstanceRecord, ManagedBy, PoolRecord, SCHEMA_VERSION, free_offset, free_uid,
 };
@@ -95,18 +97,11 @@ impl Service {
             return Err(OverQuota { quota: "max_pools", limit: limit.into(), used, wanted: 1 })
                 .about(&new.path, "create the pool");
         }
-        let record = PoolRecord {
-            schema_version: SCHEMA_VERSION,
-            tenant_id: new.path.tenant,
-            pool_id: new.path.pool,
-            image: new.image,
+        let spec = PoolSpec {
             role: new.role,
-            instance_resources: resources,
-            desired_counts: DesiredCounts::default(),
-            current: None,
-            managed_by: ManagedBy::Local,
-            created_at: now(),
+            ..PoolSpec::new(new.path.pool, new.image, resources)
         };
+        let record = PoolRecord::new(new.path.tenant, spec, now());
         self.records.put_pool(&record)?;
         Ok(record)
     }
@@ -299,6 +294,13 @@ impl Service {
                 created_at: now(),
                 note: None,
                 labels: Default::default(),
+                desired: None,
+                pinned_revision: None,
+                managed_by: ManagedBy::Local,
+                orphaned: false,
+                manual: None,
+                failure: None,
+                parked: Parked::No,
             };
             offsets.push(offset);
             uids.push(record.uid);

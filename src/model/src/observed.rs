@@ -207,10 +207,10 @@ impl ObservedInstance {
             status: record.state.status(),
             motion: record.transition.clone().map_or(Motion::Still, Motion::Interrupted),
             since: record.since,
-            manual: None,
+            manual: record.manual,
             idle_since: None,
-            parked: Parked::No,
-            failure: None,
+            parked: record.parked,
+            failure: record.failure,
             revision: record.revision.clone(),
         }
     }

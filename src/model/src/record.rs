@@ -9,10 +9,13 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::desired::{AddressRange, InstanceSpec, NetworkSpec, PoolSpec, TenantSpec, Wanted};
 use crate::id::{Digest, InstanceId, InstancePath, InstanceRef, PoolPath};
 use crate::image::{ImageSource, Role};
 use crate::name::{InstanceName, PoolName, TenantName};
 use crate::network::{BadNetwork, Mac, NetId, Offset, Subnet};
+use crate::observed::{Failure, Parked};
+use crate::policy::{IdlePolicy, Route, RuntimePolicy};
 use crate::resources::{Quotas, Resources};
 use crate::state::{State, Transition};
 
@@ -74,6 +77,15 @@ pub struct TenantRecord {
     /// Who may change it.
     #[serde(default)]
     pub managed_by: ManagedBy,
+    /// What of its addresses this node may lease; the whole subnet when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_range: Option<AddressRange>,
+    /// Every pool of it is pinned.
+    #[serde(default)]
+    pub pinned: bool,
+    /// It was removed from its declaration: its instances are stopped, its data is kept.
+    #[serde(default)]
+    pub orphaned: bool,
     /// Built into mvm (the tenant `dev`): shown by `tenant list --all` only.
     #[serde(default)]
     pub builtin: bool,
@@ -82,6 +94,59 @@ pub struct TenantRecord {
     /// Being destroyed: nothing may be created in it.
     #[serde(default)]
     pub destroying: bool,
+}
+
+impl TenantRecord {
+    /// What it should be, without its pools.
+    pub fn spec(&self) -> TenantSpec {
+        TenantSpec {
+            tenant_id: self.tenant_id.clone(),
+            network: NetworkSpec {
+                tenant_net_id: self.network.tenant_net_id,
+                ipv4_subnet: self.network.ipv4_subnet,
+                address_range: self.address_range,
+            },
+            quotas: self.quotas,
+            egress: self.egress.clone(),
+            pinned: self.pinned,
+            secrets_hash: None,
+            managed_by: self.managed_by,
+            orphaned: self.orphaned,
+            pools: Vec::new(),
+        }
+    }
+
+    /// The record of a new tenant.
+    pub fn new(spec: &TenantSpec, created_at: Millis) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            tenant_id: spec.tenant_id.clone(),
+            network: TenantNetwork {
+                tenant_net_id: spec.network.tenant_net_id,
+                ipv4_subnet: spec.network.ipv4_subnet,
+            },
+            quotas: spec.quotas,
+            egress: spec.egress.clone(),
+            managed_by: spec.managed_by,
+            address_range: spec.network.address_range,
+            pinned: spec.pinned,
+            orphaned: spec.orphaned,
+            builtin: false,
+            created_at,
+            destroying: false,
+        }
+    }
+
+    /// The same tenant as `spec` asks for. Its network is its for life and stays.
+    #[must_use]
+    pub fn updated(&self, spec: &TenantSpec) -> Self {
+        Self {
+            network: self.network,
+            builtin: self.builtin,
+            destroying: self.destroying,
+            ..Self::new(spec, self.created_at)
+        }
+    }
 }
 
 /// How many instances a pool should have in which status.
@@ -127,11 +192,85 @@ pub struct PoolRecord {
     /// Who may change it.
     #[serde(default)]
     pub managed_by: ManagedBy,
+    /// Its times.
+    #[serde(default)]
+    pub runtime_policy: RuntimePolicy,
+    /// When its idle instances are parked.
+    #[serde(default)]
+    pub idle: IdlePolicy,
+    /// Its instances stay in memory.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Its instances are never taken down.
+    #[serde(default)]
+    pub critical: bool,
+    /// What reaches it from outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    /// The secrets its instances see; every one of the tenant's when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_scopes: Option<Vec<String>>,
+    /// It was removed from its declaration: its instances are stopped, its data is kept.
+    #[serde(default)]
+    pub orphaned: bool,
     /// When it was created.
     pub created_at: Millis,
 }
 
 impl PoolRecord {
+    /// What it should be, without its named instances.
+    pub fn spec(&self) -> PoolSpec {
+        PoolSpec {
+            pool_id: self.pool_id.clone(),
+            image: self.image.clone(),
+            role: self.role.clone(),
+            instance_resources: self.instance_resources,
+            desired_counts: self.desired_counts,
+            instances: None,
+            runtime_policy: self.runtime_policy,
+            idle: self.idle,
+            pinned: self.pinned,
+            critical: self.critical,
+            routes: self.routes.clone(),
+            secret_scopes: self.secret_scopes.clone(),
+            managed_by: self.managed_by,
+            orphaned: self.orphaned,
+        }
+    }
+
+    /// The record of a new pool.
+    pub fn new(tenant_id: TenantName, spec: PoolSpec, created_at: Millis) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            tenant_id,
+            pool_id: spec.pool_id,
+            image: spec.image,
+            role: spec.role,
+            instance_resources: spec.instance_resources,
+            desired_counts: spec.desired_counts,
+            current: None,
+            managed_by: spec.managed_by,
+            runtime_policy: spec.runtime_policy,
+            idle: spec.idle,
+            pinned: spec.pinned,
+            critical: spec.critical,
+            routes: spec.routes,
+            secret_scopes: spec.secret_scopes,
+            orphaned: spec.orphaned,
+            created_at,
+        }
+    }
+
+    /// The same pool as `spec` asks for. Its role is its for life and stays.
+    #[must_use]
+    pub fn updated(&self, spec: PoolSpec) -> Self {
+        Self {
+            role: self.role.clone(),
+            current: self.current.clone(),
+            ..Self::new(self.tenant_id.clone(), spec, self.created_at)
+        }
+    }
+
     /// `<tenant>/<pool>`.
     pub fn path(&self) -> PoolPath {
         PoolPath { tenant: self.tenant_id.clone(), pool: self.pool_id.clone() }
@@ -184,9 +323,45 @@ pub struct InstanceRecord {
     /// Labels, for people and tools.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What a named instance should be; an unnamed one is what its pool's counts ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<Wanted>,
+    /// The revision a named instance asks for; the pool's current one when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned_revision: Option<Digest>,
+    /// Who may change a named instance.
+    #[serde(default)]
+    pub managed_by: ManagedBy,
+    /// It was removed from its declaration: it is stopped, its data is kept.
+    #[serde(default)]
+    pub orphaned: bool,
+    /// When a person last started, stopped, warmed, woke it or put it to sleep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manual: Option<Millis>,
+    /// Its last step, if that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Why it is warm or sleeping.
+    #[serde(default)]
+    pub parked: Parked,
 }
 
 impl InstanceRecord {
+    /// What it should be, when it is a named one.
+    pub fn spec(&self) -> Option<InstanceSpec> {
+        Some(InstanceSpec {
+            instance_id: Some(self.instance_id),
+            name: self.name.clone()?,
+            offset: Some(self.offset),
+            desired: self.desired.unwrap_or(Wanted::Stopped),
+            labels: self.labels.clone(),
+            data_disk_mib: Some(self.resources.data_disk_mib),
+            revision: self.pinned_revision.clone(),
+            managed_by: self.managed_by,
+            orphaned: self.orphaned,
+        })
+    }
+
     /// `<tenant>/<pool>/<id>`.
     pub fn path(&self) -> InstancePath {
         InstancePath { pool: self.pool_path(), instance: InstanceRef::Id(self.instance_id) }
