@@ -15,17 +15,14 @@ let
     stringLength
     ;
   inherit (check)
-    at
     attrsOf
     both
     custom
     int
     listOf
     matching
-    oneOf
     record
     show
-    text
     words
     ;
 
@@ -36,23 +33,7 @@ let
       inherit max;
     };
 
-  profile = oneOf "profile" [
-    "minimal"
-    "node"
-    "openclaw"
-  ];
-
   digest = matching "digest" "[0-9a-f]{64}" "give the 64 hex digits of a SHA-256";
-
-  # What each kind of image needs besides its kind.
-  imageKinds = {
-    embedded = { inherit profile; };
-    flake = {
-      inherit profile;
-      ref = text;
-    };
-    revision = { inherit digest; };
-  };
 
   isCidr = custom {
     test = value: cidr.parse value != null;
@@ -133,15 +114,7 @@ rec {
         fix = _: "use \"none\", \"internet\" or { list = [ \"192.0.2.0/24\" ]; }";
       } where value;
 
-  image =
-    where: value:
-    let
-      kind = value.kind or null;
-    in
-    if isAttrs value && !(isString kind && imageKinds ? ${kind}) then
-      [ "${at where "kind"}: ${show kind} is not a kind of image; use one of: ${words (attrNames imageKinds)}" ]
-    else
-      record { required = { kind = text; } // imageKinds.${kind} or { }; } where value;
+  image = import ./image.nix { inherit digest name role; };
 
   disk = custom {
     test = value: isInt value && (value == 0 || (value >= 8 && value <= 16 * 1024 * 1024));

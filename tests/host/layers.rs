@@ -1,20 +1,21 @@
 //! Dependencies between our crates point one way: `guest-proto → guest, agent`;
-//! `model → plan, vmm, host → agent → cli`. `plan`, `vmm` and `host` know neither each other nor
+//! `model → plan, vmm, host, api → agent → cli`. `plan`, `vmm` and `host` know neither each other nor
 //! what is left out here.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Each crate with those of ours it may use.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("mvm-model", &[]),
     ("mvm-guest-proto", &[]),
     ("mvm-guest", &["mvm-guest-proto"]),
     ("mvm-plan", &["mvm-model"]),
     ("mvm-vmm", &["mvm-model"]),
     ("mvm-host", &["mvm-model"]),
-    ("mvm-agent", &["mvm-model", "mvm-plan", "mvm-guest-proto", "mvm-vmm", "mvm-host"]),
-    ("mvm-cli", &["mvm-model", "mvm-plan", "mvm-guest-proto", "mvm-vmm", "mvm-host", "mvm-agent"]),
+    ("mvm-api", &["mvm-model"]),
+    ("mvm-agent", &["mvm-model", "mvm-api", "mvm-plan", "mvm-guest-proto", "mvm-vmm", "mvm-host"]),
+    ("mvm-cli", &["mvm-model", "mvm-api", "mvm-plan", "mvm-guest-proto", "mvm-vmm", "mvm-host", "mvm-agent"]),
 ];
 
 /// What the small crates may use of others.

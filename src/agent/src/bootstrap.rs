@@ -9,7 +9,7 @@ use mvm_model::Digest;
 use mvm_model::image::{Profile, Role};
 
 use crate::error::{About, Classify, Error, Kind, Result};
-use crate::pool::SharedSink;
+use crate::build::SharedSink;
 use crate::service::Service;
 
 /// The guest agent, looked for (in a checkout: built) once in the life of a process, so that one

@@ -1,50 +1,63 @@
 //! What is good and what is not about this host, each with what to do about it.
 //!
+//! ```text
+//! machine.rs   the machine: CPUs, capabilities, programs, limits, clock, swap
+//! keeping.rs   what is kept: disk, encryption, records, key, garbage
+//! here         what acts: accelerators, network, agent, VMs of nobody
+//! ```
+//!
 //! Reads only. The same checks decide `bootstrap --production`, where every one marked
 //! mandatory must pass.
 
-use std::fs;
-use std::path::Path;
+mod keeping;
+mod machine;
 
-use mvm_host::file;
 use mvm_model::vm::{Accel, VmmKind};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::prove::Verdict;
 use crate::service::Service;
+use crate::socket::connect_in;
+
+/// Name of the agent's socket in the run directory.
+const AGENT_SOCKET: &str = "agent.sock";
 
 /// How a check came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// As it should be.
+    #[serde(rename = "ok")]
     Good,
     /// Works, but should be otherwise.
+    #[serde(rename = "warn")]
     Warning,
     /// mvm cannot do its work.
+    #[serde(rename = "fail")]
     Bad,
 }
 
 /// A check of this host.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// What was looked at.
-    pub name: &'static str,
+    pub name: String,
     /// How it came out.
     pub health: Health,
     /// What was found.
     pub found: String,
     /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
     /// `bootstrap --production` insists on it.
     pub mandatory: bool,
 }
 
 impl Check {
-    fn new(name: &'static str, health: Health, found: impl Into<String>) -> Self {
-        Self { name, health, found: found.into(), remedy: None, mandatory: false }
+    fn new(name: &str, health: Health, found: impl Into<String>) -> Self {
+        let (name, found) = (name.to_owned(), found.into());
+        Self { name, health, found, remedy: None, mandatory: false }
     }
 
     fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -67,17 +80,11 @@ fn when(good: bool, otherwise: Health) -> Health {
 impl Service {
     /// Every check that needs no guest.
     pub async fn checks(&self) -> Vec<Check> {
-        let mut checks = vec![
-            self.programs(),
-            kvm_device(),
-            cgroup_v2(),
-            nftables(),
-            netlink(),
-            self.disk(),
-            self.encryption(),
-            swap(),
-            self.broken_records(),
-        ];
+        let mut checks = vec![self.programs(), self.accelerators()];
+        checks.extend(machine::checks());
+        checks.extend(self.keeping());
+        checks.push(self.agent().await);
+        checks.extend(self.stray_vms());
         checks.extend(self.network_findings().await);
         checks
     }
@@ -94,37 +101,34 @@ impl Service {
             .mandatory()
     }
 
-    fn disk(&self) -> Check {
-        let free = file::free_bytes(&self.dirs.state).unwrap_or(0) >> 20;
-        let found = format!("{free} MiB free at {}", self.dirs.state.display());
-        Check::new("disk", when(free > 4096, Health::Warning), found)
-            .remedy("images and snapshots need a few GiB")
+    /// What was proven since this boot; proving takes guests and is not done here.
+    fn accelerators(&self) -> Check {
+        accelerators(&self.known_verdicts())
     }
 
-    fn encryption(&self) -> Check {
-        let encrypted = is_encrypted(&self.dirs.state);
-        let found = match encrypted {
-            true => "state is on encrypted storage".to_owned(),
-            false => format!("{} is not on a dm-crypt device", self.dirs.state.display()),
-        };
-        Check::new("encryption", when(encrypted, Health::Warning), found)
-            .remedy("snapshots hold guests' memory: put the state directory on an encrypted disk")
+    async fn agent(&self) -> Check {
+        let run = &self.dirs.run;
+        if !run.join(AGENT_SOCKET).exists() {
+            return Check::new("agent", Health::Good, "not running; commands act by themselves");
+        }
+        match connect_in(run, AGENT_SOCKET).await {
+            Ok(_) => Check::new("agent", Health::Good, "running"),
+            Err(error) => {
+                let found = format!("{} is there and nobody answers: {error}", run.join(AGENT_SOCKET).display());
+                Check::new("agent", Health::Warning, found)
+                    .remedy("start it again: mvm agent serve (commands act by themselves meanwhile)")
+            }
+        }
     }
 
-    fn broken_records(&self) -> Check {
-        let mut problems = self.records.tenants().problems;
-        problems.extend(self.records.all_instances().problems);
-        let found = match problems.first() {
-            None => "all readable".to_owned(),
-            Some(first) => format!(
-                "{} damaged, first {}: {}",
-                problems.len(),
-                first.path.display(),
-                first.problem
-            ),
+    /// VMs no record leads to: somebody removed or restored the state beside them.
+    fn stray_vms(&self) -> Vec<Check> {
+        let stray = self.stray_garbage().into_iter();
+        let check = |kept: crate::gc::Kept| {
+            let found = format!("{}: {}", kept.path.display(), kept.why);
+            Check::new("stray VM", Health::Warning, found).remedy("end it, then: mvm node gc")
         };
-        Check::new("records", when(problems.is_empty(), Health::Bad), found)
-            .remedy("restore the file from a backup, or move it away")
+        stray.map(check).collect()
     }
 
     async fn network_findings(&self) -> Vec<Check> {
@@ -140,11 +144,8 @@ impl Service {
             }
         };
         if report.findings.is_empty() {
-            return vec![Check::new(
-                "network",
-                Health::Good,
-                "bridges, taps and rules are as they should be",
-            )];
+            let good = "bridges, taps and rules are as they should be";
+            return vec![Check::new("network", Health::Good, good)];
         }
         let check = |finding: &mvm_host::net::Finding| {
             Check::new(
@@ -193,109 +194,20 @@ fn refuse(missing: &[String]) -> Result<()> {
         .hint("mend each of these; for development leave --production away"))
 }
 
-fn kvm_device() -> Check {
-    let found = match fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        Ok(_) => Ok("/dev/kvm can be opened (whether it runs guests is proven by 'mvm bootstrap')"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err("/dev/kvm not found".to_owned())
-        }
-        Err(error) => Err(format!("/dev/kvm: {error}")),
+/// None proven yet is no failure: the first start proves. None that works is.
+fn accelerators(verdicts: &[Verdict]) -> Check {
+    let told: Vec<_> = verdicts.iter().map(ToString::to_string).collect();
+    let (health, found) = match verdicts.iter().find(|verdict| verdict.is_proven()) {
+        Some(proven) => (Health::Good, proven.to_string()),
+        None if verdicts.is_empty() => (Health::Warning, "nothing proven since this boot".into()),
+        None => (Health::Bad, told.join("; ")),
     };
-    let health = when(found.is_ok(), Health::Warning);
-    let text = found.map_or_else(|text| text, str::to_owned);
-    Check::new("kvm", health, text)
-        .remedy("enable virtualisation in the firmware, or nested virtualisation in the outer hypervisor; mvm emulates meanwhile")
-        .mandatory()
-}
-
-fn cgroup_v2() -> Check {
-    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    let lacks: Vec<_> = ["cpu", "io", "memory", "pids"]
-        .into_iter()
-        .filter(|name| !controllers.split_whitespace().any(|have| have == *name))
-        .collect();
-    let found = match lacks.is_empty() {
-        true => format!("controllers: {}", controllers.trim()),
-        false => format!("cgroup v2 lacks: {}", lacks.join(", ")),
+    let remedy = match verdicts.is_empty() {
+        true => "'mvm bootstrap' proves it, and so does the first start",
+        false => "mend one of these, then: mvm bootstrap",
     };
-    Check::new("cgroup v2", when(lacks.is_empty(), Health::Warning), found)
-        .remedy("boot with systemd.unified_cgroup_hierarchy=1; without it VMs run without limits")
-        .mandatory()
-}
-
-fn nftables() -> Check {
-    let found = mvm_host::packages::find_program("nft");
-    let text = found
-        .as_ref()
-        .map_or_else(|| "nft is not installed".to_owned(), |path| path.display().to_string());
-    Check::new("nftables", when(found.is_some(), Health::Bad), text)
-        .remedy("mvm bootstrap")
-        .mandatory()
-}
-
-fn netlink() -> Check {
-    let tun = Path::new("/dev/net/tun").exists();
-    let text = if tun { "/dev/net/tun is there" } else { "/dev/net/tun is missing" };
-    Check::new("base networking", when(tun, Health::Bad), text).remedy("modprobe tun").mandatory()
-}
-
-fn swap() -> Check {
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let count = swaps.lines().skip(1).count();
-    let text =
-        if count == 0 { "none".to_owned() } else { format!("{count} swap areas are active") };
-    Check::new("swap", when(count == 0, Health::Warning), text)
-        .remedy("guests' memory can reach the disk: turn swap off or encrypt it")
-}
-
-/// Whether the file system below `path` is on a dm-crypt device, directly or through others.
-fn is_encrypted(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let Ok(meta) = path.metadata() else { return false };
-    let (major, minor) = (nix::sys::stat::major(meta.dev()), nix::sys::stat::minor(meta.dev()));
-    is_crypt_device(&Path::new("/sys/dev/block").join(format!("{major}:{minor}")), 8)
-}
-
-fn is_crypt_device(device: &Path, depth: u8) -> bool {
-    let uuid = fs::read_to_string(device.join("dm/uuid")).unwrap_or_default();
-    if uuid.starts_with("CRYPT-") || depth == 0 {
-        return depth > 0;
-    }
-    let below = fs::read_dir(device.join("slaves")).into_iter().flatten().flatten();
-    let mut below = below.map(|entry| entry.path()).peekable();
-    below.peek().is_some() && below.all(|device| is_crypt_device(&device, depth - 1))
+    Check::new("accelerators", health, found).remedy(remedy)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_good_needs_no_remedy() {
-        assert!(Check::new("x", Health::Good, "fine").remedy("nothing").remedy.is_none());
-        assert!(Check::new("x", Health::Bad, "broken").remedy("mend it").remedy.is_some());
-    }
-
-    #[test]
-    fn production_names_each_missing_thing() {
-        let error =
-            refuse(&["kvm: /dev/kvm not found".into(), "cgroup v2: lacks cpu".into()]).unwrap_err();
-        assert_eq!(error.kind.exit_code(), 4);
-        assert!(
-            error.message.contains("/dev/kvm not found") && error.message.contains("lacks cpu")
-        );
-        assert!(refuse(&[]).is_ok());
-    }
-
-    #[test]
-    fn encryption_is_found_through_stacked_devices() {
-        let dir = tempfile::tempdir().unwrap();
-        let (top, below) = (dir.path().join("dm-1"), dir.path().join("dm-1/slaves/dm-0"));
-        fs::create_dir_all(below.join("dm")).unwrap();
-        fs::create_dir_all(top.join("dm")).unwrap();
-        fs::write(top.join("dm/uuid"), "LVM-x").unwrap();
-        assert!(!is_crypt_device(&top, 8));
-        fs::write(below.join("dm/uuid"), "CRYPT-LUKS2-x").unwrap();
-        assert!(is_crypt_device(&top, 8));
-    }
-}
+mod tests;

@@ -9,80 +9,8 @@ use mvm_host::drive::DriveError;
 use mvm_host::file::FileError;
 use mvm_host::lock::LockError;
 
-/// What sort of failure it is; stable, part of the JSON and of the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// It did not work.
-    Failed,
-    /// The request makes no sense.
-    Invalid,
-    /// There is no such object.
-    NotFound,
-    /// It exists already, with other properties.
-    Conflict,
-    /// The object's state does not allow it.
-    WrongState,
-    /// A quota would be exceeded.
-    OverQuota,
-    /// It needs `--force`, another owner or privileges.
-    Refused,
-    /// Somebody else is at it.
-    Busy,
-    /// It took too long.
-    Timeout,
-    /// Something it needs is not there: a tool, a network, an accelerator.
-    Unavailable,
-    /// The disk is full.
-    DiskFull,
-    /// A file is not what was written.
-    Corrupt,
-    /// A record of a newer version.
-    NewerState,
-    /// No builder for an image.
-    ImageBuilderUnavailable,
-    /// It was interrupted by Ctrl-C.
-    Interrupted,
-}
-
-impl Kind {
-    /// The process exit code for it.
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Self::Failed | Self::Corrupt | Self::DiskFull => 1,
-            Self::Invalid => 2,
-            Self::NotFound => 3,
-            Self::Conflict
-            | Self::WrongState
-            | Self::OverQuota
-            | Self::Refused
-            | Self::NewerState => 4,
-            Self::Busy | Self::Timeout | Self::Unavailable | Self::ImageBuilderUnavailable => 5,
-            Self::Interrupted => 130,
-        }
-    }
-
-    /// Its stable name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::Invalid => "invalid",
-            Self::NotFound => "not_found",
-            Self::Conflict => "conflict",
-            Self::WrongState => "wrong_state",
-            Self::OverQuota => "over_quota",
-            Self::Refused => "refused",
-            Self::Busy => "busy",
-            Self::Timeout => "timeout",
-            Self::Unavailable => "unavailable",
-            Self::DiskFull => "disk_full",
-            Self::Corrupt => "corrupt",
-            Self::NewerState => "newer_state",
-            Self::ImageBuilderUnavailable => "image_builder_unavailable",
-            Self::Interrupted => "interrupted",
-        }
-    }
-}
+pub use mvm_api::Kind;
+use mvm_api::Failure;
 
 /// A failed operation.
 #[derive(Debug)]
@@ -121,6 +49,16 @@ impl Error {
         self
     }
 
+    /// As it travels to a caller: nothing of it is left out but its types.
+    pub fn failure(&self) -> Failure {
+        Failure {
+            kind: self.kind,
+            message: self.chain(),
+            object: self.object.clone(),
+            hint: self.hint.clone(),
+        }
+    }
+
     /// The message with all its causes, on one line.
     pub fn chain(&self) -> String {
         let mut text = self.message.clone();
@@ -130,6 +68,13 @@ impl Error {
             cause = error.source();
         }
         text
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let Failure { kind, message, object, hint } = failure;
+        Self { kind, object, message, hint, source: None }
     }
 }
 
@@ -230,20 +175,5 @@ mod tests {
         let error = Error::new(Kind::Failed, "acme", "cannot create").because("disk on fire");
         assert_eq!(error.chain(), "cannot create: disk on fire");
         assert_eq!(error.to_string(), "cannot create");
-    }
-
-    #[test]
-    fn kinds_have_the_documented_exit_codes() {
-        for (kind, code) in [
-            (Kind::Failed, 1),
-            (Kind::Invalid, 2),
-            (Kind::NotFound, 3),
-            (Kind::OverQuota, 4),
-            (Kind::WrongState, 4),
-            (Kind::Timeout, 5),
-        ] {
-            assert_eq!(kind.exit_code(), code, "{}", kind.name());
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
-        }
     }
 }

@@ -12,28 +12,48 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod activity;
 pub mod audit;
 pub mod blueprint;
 pub mod bootstrap;
+pub mod desired;
+pub mod build;
 pub mod dirs;
+pub mod disk;
 pub mod doctor;
 pub mod driver;
 pub mod error;
+mod execute;
+pub mod explain;
+mod facilities;
+pub mod gc;
 pub mod guest;
+pub mod handle;
+pub mod intent;
+mod ledger;
 pub mod link;
 pub mod machine;
 pub mod network;
+pub mod node;
 pub mod observe;
+mod observed;
+pub mod onboard;
 pub mod overview;
+pub mod ownership;
 pub mod pool;
 pub mod prove;
+pub mod reconcile;
 pub mod records;
 pub mod revision;
+pub mod serve;
 pub mod service;
 pub mod shim;
 mod socket;
 pub mod stats;
 pub mod tenant;
+pub mod update;
+#[cfg(test)]
+mod testing;
 pub mod upkeep;
 pub mod view;
 

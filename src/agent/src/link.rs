@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mvm_model::InstancePath;
 use mvm_model::state::Status;
 use mvm_vmm::process::Waited;
+use tokio::net::UnixStream;
 
 use crate::error::{About, Classify, Error, Kind, Result};
 use crate::guest::proto::{self, Exec};
@@ -33,14 +34,15 @@ const MOST_OUTPUT: usize = 1 << 20;
 
 impl Machine {
     async fn client(&self, limit: Duration) -> Result<GuestClient, GuestError> {
-        let lost = |reason: String| GuestError::Lost {
+        GuestClient::connect(self.stream().await?, Transport::Fresh, limit).await
+    }
+
+    /// The bytes to and from the relay beside the VM.
+    async fn stream(&self) -> Result<UnixStream, GuestError> {
+        connect_in(self.run_dir(), GUEST_SOCKET).await.map_err(|error| GuestError::Lost {
             doing: "connecting to the guest agent".into(),
-            reason,
-        };
-        let stream = connect_in(self.run_dir(), GUEST_SOCKET)
-            .await
-            .map_err(|error| lost(error.to_string()))?;
-        GuestClient::connect(stream, Transport::Fresh, limit).await
+            reason: error.to_string(),
+        })
     }
 
     /// Waits until the guest agent answers and everything its configuration asks for is done.
@@ -199,6 +201,18 @@ impl Service {
     /// # Errors
     /// [`Kind::WrongState`] when it does not run, [`Kind::Timeout`] when it does not answer.
     pub async fn guest(&self, path: &InstancePath) -> Result<GuestClient> {
+        self.running_machine(path).await?.client(ANSWER).await.about(path, "reach its guest agent")
+    }
+
+    /// A connection to a running instance's guest that a [`GuestClient`] elsewhere can use.
+    ///
+    /// # Errors
+    /// As [`Self::guest`].
+    pub async fn guest_stream(&self, path: &InstancePath) -> Result<UnixStream> {
+        self.running_machine(path).await?.stream().await.about(path, "reach its guest agent")
+    }
+
+    async fn running_machine(&self, path: &InstancePath) -> Result<Machine> {
         let mut record = self.instance(path)?;
         if record.transition.is_some() {
             // Left by an interrupted command, unless somebody is at it right now.
@@ -223,7 +237,8 @@ impl Service {
             )
             .hint(hint));
         }
-        Machine::of(self, &record).client(ANSWER).await.about(path, "reach its guest agent")
+        self.note_opened(&record);
+        Ok(Machine::of(self, &record))
     }
 
     /// Runs a command in a guest to its end, with what it printed.

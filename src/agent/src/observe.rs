@@ -65,11 +65,15 @@ impl Service {
     /// What an instance really is.
     pub fn observe(&self, record: &InstanceRecord) -> Observed {
         let transition = record.transition.clone().filter(|_| !self.is_abandoned(record));
-        let state = match record.state.vm() {
+        Observed { state: self.state_now(record), transition }
+    }
+
+    /// The state of an instance, its VM held against the processes that exist.
+    pub(crate) fn state_now(&self, record: &InstanceRecord) -> State {
+        match record.state.vm() {
             Some(vm) if !process::is_alive(&vm.process) => self.without_vm(record),
             _ => record.state.clone(),
-        };
-        Observed { state, transition }
+        }
     }
 
     /// Whether a transition was interrupted before it had a VM: nobody works on it, nothing runs.

@@ -1,19 +1,16 @@
-//! Pools: creating, building, scaling and destroying them. None of this starts an instance.
-
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+//! Pools: creating, scaling and destroying them. None of this starts an instance.
 
 use mvm_host::file;
-use mvm_host::progress::Progress;
-use mvm_model::desired::PoolSpec;
-use mvm_model::image::{ImageSource, Role};
+use mvm_model::desired::{InstanceSpec, NetworkSpec, PoolSpec, Wanted};
+use mvm_model::image::{ImageSource, Origin, Role};
+use mvm_model::intent::Object;
 use mvm_model::observed::Parked;
 use mvm_model::record::{
     DesiredCounts, InstanceRecord, ManagedBy, PoolRecord, SCHEMA_VERSION, free_offset, free_uid,
 };
 use mvm_model::resources::{OverQuota, Quotas, Resources, Usage};
 use mvm_model::state::State;
-use mvm_model::{Digest, InstanceId, InstanceName, PoolPath};
+use mvm_model::{InstanceId, InstanceName, Offset, PoolPath};
 
 use crate::error::{About, Classify, Error, Kind, Result};
 use crate::service::{Service, now, random};
@@ -29,6 +26,41 @@ pub struct NewPool {
     pub role: Role,
     /// What each is given.
     pub resources: Resources,
+}
+
+/// A new instance.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Draft<'a> {
+    /// One of a pool's like ones, maybe at a position that was chosen for it.
+    Unnamed(Option<Offset>),
+    /// A named one.
+    Named(&'a InstanceSpec),
+}
+
+impl<'a> Draft<'a> {
+    fn spec(&self) -> Option<&'a InstanceSpec> {
+        match self {
+            Self::Unnamed(_) => None,
+            Self::Named(spec) => Some(spec),
+        }
+    }
+
+    fn name(&self) -> Option<&'a InstanceName> {
+        self.spec().map(|spec| &spec.name)
+    }
+
+    fn resources(&self, pool: &PoolRecord) -> Resources {
+        let given = pool.instance_resources;
+        let own = self.spec().and_then(|spec| spec.data_disk_mib);
+        Resources { data_disk_mib: own.unwrap_or(given.data_disk_mib), ..given }
+    }
+
+    fn offset(&self) -> Option<Offset> {
+        match self {
+            Self::Unnamed(offset) => *offset,
+            Self::Named(spec) => spec.offset,
+        }
+    }
 }
 
 /// How many instances a pool should have; `None` leaves a count as it is.
@@ -52,9 +84,6 @@ impl Scale {
     }
 }
 
-/// Progress that can be sent to another thread.
-pub type SharedSink = Arc<dyn Fn(Progress) + Send + Sync>;
-
 impl Classify for OverQuota {
     fn classify(&self) -> (Kind, Option<String>) {
         (
@@ -70,85 +99,54 @@ impl Service {
     /// # Errors
     /// When the tenant is missing, the name taken, or a quota used up.
     pub async fn create_pool(&self, new: NewPool) -> Result<PoolRecord> {
+        self.create_pool_from(new, Origin::default()).await
+    }
+
+    /// Creates a pool, keeping how its image was asked for.
+    ///
+    /// # Errors
+    /// When the tenant is missing, the name taken, a quota used up, or its image cannot be.
+    pub async fn create_pool_from(&self, new: NewPool, origin: Origin) -> Result<PoolRecord> {
         let (tenant, object) = (new.path.tenant.clone(), new.path.clone());
-        let result = self.create_pool_unlogged(new).await;
+        let spec = PoolSpec {
+            role: new.role,
+            ..PoolSpec::new(new.path.pool.clone(), new.image, new.resources)
+        };
+        let result = self.create_pool_of(&new.path, spec, origin).await;
         self.audit(&tenant, &object, "pool.create", &result).await;
         result
     }
 
-    async fn create_pool_unlogged(&self, new: NewPool) -> Result<PoolRecord> {
-        let resources = new.resources.check().map_err(|error| {
-            Error::new(Kind::Invalid, &new.path, error.to_string())
-                .hint("see 'mvm pool create --help'")
+    /// Creates a pool as it is specified, without its named instances.
+    pub(crate) async fn create_pool_of(
+        &self,
+        path: &PoolPath,
+        spec: PoolSpec,
+        origin: Origin,
+    ) -> Result<PoolRecord> {
+        spec.instance_resources.check().map_err(|error| {
+            Error::new(Kind::Invalid, path, error.to_string()).hint("see 'mvm pool create --help'")
         })?;
         let _lock = self.lock_state().await?;
-        let tenant = self.living_tenant(&new.path.tenant)?;
-        if self.records.pool(&new.path)?.is_some() {
+        let tenant = self.living_tenant(&path.tenant)?;
+        if self.records.pool(path)?.is_some() {
             return Err(Error::new(
                 Kind::Conflict,
-                &new.path,
-                format!("pool {} exists already", new.path),
+                path,
+                format!("pool {path} exists already"),
             )
-            .hint(format!("'mvm pool info {}' shows it", new.path)));
+            .hint(format!("'mvm pool info {path}' shows it")));
         }
         let (used, limit) =
-            (self.records.pools(&new.path.tenant).records.len() as u64, tenant.quotas.max_pools);
+            (self.records.pools(&path.tenant).records.len() as u64, tenant.quotas.max_pools);
         if used >= limit.into() {
             return Err(OverQuota { quota: "max_pools", limit: limit.into(), used, wanted: 1 })
-                .about(&new.path, "create the pool");
+                .about(path, "create the pool");
         }
-        let spec = PoolSpec {
-            role: new.role,
-            ..PoolSpec::new(new.path.pool, new.image, resources)
-        };
-        let record = PoolRecord::new(new.path.tenant, spec, now());
+        self.refuse_problems(&tenant, |tenant| tenant.pools.push(spec.clone()))?;
+        let record = PoolRecord { origin, ..PoolRecord::new(tenant.tenant_id, spec, now()) };
         self.records.put_pool(&record)?;
         Ok(record)
-    }
-
-    /// Builds a pool's image and makes it the revision new boots use.
-    ///
-    /// # Errors
-    /// When it cannot be built; the revision before stays current.
-    pub async fn build_pool(
-        &self,
-        path: &PoolPath,
-        progress: SharedSink,
-        cancel: Arc<AtomicBool>,
-    ) -> Result<Digest> {
-        let (tenant, object) = (path.tenant.clone(), path.clone());
-        let result = self.build_pool_unlogged(path, progress, cancel).await;
-        self.audit(&tenant, &object, "pool.build", &result).await;
-        result
-    }
-
-    async fn build_pool_unlogged(
-        &self,
-        path: &PoolPath,
-        progress: SharedSink,
-        cancel: Arc<AtomicBool>,
-    ) -> Result<Digest> {
-        let pool = self.pool(path)?;
-        let digest = match &pool.image {
-            ImageSource::Revision { digest } => digest.clone(),
-            ImageSource::Flake { reference, .. } => {
-                let text = format!("there is no builder for the flake {reference} in this version");
-                return Err(Error::new(Kind::ImageBuilderUnavailable, path, text)
-                    .hint("create the pool with --profile; the embedded builder makes its image"));
-            }
-            ImageSource::Embedded { profile } => {
-                self.ensure_image(*profile, pool.role.clone(), progress, cancel).await?
-            }
-        };
-        let images = self.images()?;
-        images
-            .link_into(&self.dirs.pool(path), &digest)
-            .about(path, "put the image into the pool")?;
-        let _lock = self.lock_state().await?;
-        let mut pool = self.pool(path)?;
-        pool.current = Some(digest.clone());
-        self.records.put_pool(&pool)?;
-        Ok(digest)
     }
 
     /// Sets how many instances a pool should have and creates the missing records. Starts and
@@ -170,8 +168,14 @@ impl Service {
     ) -> Result<Vec<InstanceRecord>> {
         let _lock = self.lock_state().await?;
         let mut pool = self.pool(path)?;
+        self.permit(Object::Pool(path.clone()), pool.managed_by)?;
         let counts = wanted.from(pool.desired_counts);
         self.admit_counts(&pool, counts)?.about(path, "scale the pool")?;
+        let tenant = self.living_tenant(&path.tenant)?;
+        self.refuse_problems(&tenant, |tenant| {
+            let pool = tenant.pools.iter_mut().find(|pool| pool.pool_id == path.pool);
+            pool.into_iter().for_each(|pool| pool.desired_counts = counts);
+        })?;
         let have = self
             .records
             .instances(path)
@@ -180,7 +184,7 @@ impl Service {
             .filter(|record| record.name.is_none())
             .count();
         let missing = (counts.total() as usize).saturating_sub(have);
-        let created = self.draw_records(&pool, missing, None)?;
+        let created = self.draw_records(&pool, &vec![Draft::Unnamed(None); missing])?;
         for record in &created {
             self.records.put_instance(record)?;
         }
@@ -214,20 +218,26 @@ impl Service {
         name: Option<InstanceName>,
     ) -> Result<InstanceRecord> {
         let (tenant, object) = (path.tenant.clone(), path.clone());
-        let result = self.create_instance_unlogged(path, name).await;
+        let spec =
+            name.map(|name| InstanceSpec { desired: Wanted::Stopped, ..InstanceSpec::new(name) });
+        let draft = spec.as_ref().map_or(Draft::Unnamed(None), Draft::Named);
+        let result = self.create_drafted(path, draft).await;
         self.audit(&tenant, &object, "instance.create", &result).await;
         result
     }
 
-    async fn create_instance_unlogged(
+    /// Creates one instance as it is drafted.
+    pub(crate) async fn create_drafted(
         &self,
         path: &PoolPath,
-        name: Option<InstanceName>,
+        draft: Draft<'_>,
     ) -> Result<InstanceRecord> {
         let _lock = self.lock_state().await?;
         let pool = self.pool(path)?;
-        let others = self.records.instances(path).records;
-        let taken = |record: &InstanceRecord| name.is_some() && record.name == name;
+        // One that cannot be read may have the name.
+        let others = self.records.instances(path).all(path, "create an instance")?;
+        let name = draft.name();
+        let taken = |record: &InstanceRecord| name.is_some() && record.name.as_ref() == name;
         if others.iter().any(taken) {
             return Err(Error::new(
                 Kind::Conflict,
@@ -242,7 +252,7 @@ impl Service {
                 .about(path, "create an instance");
         }
         let record = self
-            .draw_records(&pool, 1, name)?
+            .draw_records(&pool, &[draft])?
             .pop()
             .ok_or_else(|| Error::new(Kind::Failed, path, "no instance could be drawn"))?;
         self.records.put_instance(&record)?;
@@ -250,13 +260,13 @@ impl Service {
     }
 
     /// New records with free ids, offsets and uids; nothing is written.
-    fn draw_records(
-        &self,
-        pool: &PoolRecord,
-        count: usize,
-        name: Option<InstanceName>,
-    ) -> Result<Vec<InstanceRecord>> {
+    fn draw_records(&self, pool: &PoolRecord, drafts: &[Draft<'_>]) -> Result<Vec<InstanceRecord>> {
         let tenant = self.living_tenant(&pool.tenant_id)?;
+        // A drive may grow to its full size at any time: its place is taken from the beginning.
+        let drive = |draft: &Draft<'_>| draft.resources(pool).data_disk_mib;
+        let drives = drafts.iter().map(drive).fold(0, u64::saturating_add);
+        self.admit_disk(&pool.tenant_id, &tenant.quotas, drives)
+            .about(pool.path(), "create its instances")?;
         // An instance that cannot be read may have any address.
         let ours =
             self.records.tenant_instances(&pool.tenant_id).all(pool.path(), "lease an address")?;
@@ -265,27 +275,21 @@ impl Service {
         let mut ids: Vec<_> = everyone.iter().map(|record| record.instance_id).collect();
         let mut offsets: Vec<_> = ours.iter().map(|record| record.offset).collect();
         let mut drawn = Vec::new();
-        for _ in 0..count {
-            let offset =
-                free_offset(tenant.network.ipv4_subnet, &pool.role, &offsets).ok_or_else(|| {
-                    Error::new(
-                        Kind::OverQuota,
-                        pool.path(),
-                        format!("subnet {} has no free address", tenant.network.ipv4_subnet),
-                    )
-                    .hint("destroy an instance, or create a tenant with a larger subnet")
-                })?;
+        let network = tenant.spec().network;
+        for draft in drafts {
+            let offset = lease(&network, pool, draft.offset(), &offsets)?;
+            let spec = draft.spec();
             let record = InstanceRecord {
                 schema_version: SCHEMA_VERSION,
-                instance_id: draw_id(&ids),
-                name: name.clone(),
+                instance_id: give_id(draft, &ids)?,
+                name: draft.name().cloned(),
                 tenant_id: pool.tenant_id.clone(),
                 pool_id: pool.pool_id.clone(),
                 role: pool.role.clone(),
                 net_id: tenant.network.tenant_net_id,
                 offset,
                 uid: free_uid(&uids),
-                resources: pool.instance_resources,
+                resources: draft.resources(pool),
                 revision: None,
                 state: State::Created,
                 transition: None,
@@ -293,10 +297,11 @@ impl Service {
                 since: now(),
                 created_at: now(),
                 note: None,
-                labels: Default::default(),
-                desired: None,
-                pinned_revision: None,
-                managed_by: ManagedBy::Local,
+                labels: spec.map(|spec| spec.labels.clone()).unwrap_or_default(),
+                desired: spec.map(|spec| spec.desired),
+                pinned_revision: spec.and_then(|spec| spec.revision.clone()),
+                own_data_disk_mib: spec.and_then(|spec| spec.data_disk_mib),
+                managed_by: spec.map_or(ManagedBy::Local, |spec| spec.managed_by),
                 orphaned: false,
                 manual: None,
                 failure: None,
@@ -315,6 +320,13 @@ impl Service {
     /// # Errors
     /// What the first instance that stays says.
     pub async fn destroy_pool(&self, path: &PoolPath) -> Result<()> {
+        let pool = self.pool(path)?;
+        self.permit(Object::Pool(path.clone()), pool.managed_by)?;
+        self.remove_pool(path).await
+    }
+
+    /// Destroys a pool, whoever's it is.
+    pub(crate) async fn remove_pool(&self, path: &PoolPath) -> Result<()> {
         let (tenant, object) = (path.tenant.clone(), path.clone());
         let result = self.destroy_pool_unlogged(path).await;
         self.audit(&tenant, &object, "pool.destroy", &result).await;
@@ -324,35 +336,11 @@ impl Service {
     async fn destroy_pool_unlogged(&self, path: &PoolPath) -> Result<()> {
         self.pool(path)?;
         for instance in self.records.instances(path).all(path, "destroy it")? {
-            self.destroy_instance(&instance.path()).await?;
+            self.remove_instance(&instance.path()).await?;
         }
         let _lock = self.lock_state().await?;
         self.refuse_instances(path, self.records.instances(path))?;
-        self.records.remove(path, &self.dirs.pool(path), "pool.json")
-    }
-
-    /// Revisions pools and instances need; everything else in the store can go.
-    pub fn needed_revisions(&self) -> Vec<Digest> {
-        let mut needed: Vec<_> = Vec::new();
-        for tenant in self.records.tenants().records {
-            needed.extend(
-                self.records
-                    .pools(&tenant.tenant_id)
-                    .records
-                    .into_iter()
-                    .filter_map(|pool| pool.current),
-            );
-        }
-        needed.extend(
-            self.records
-                .all_instances()
-                .records
-                .into_iter()
-                .filter_map(|instance| instance.revision),
-        );
-        needed.sort();
-        needed.dedup();
-        needed
+        self.records.remove(path, &self.dirs.pool(path))
     }
 
     /// Bytes of a pool's own files.
@@ -387,6 +375,45 @@ fn admit_counts(
 fn claim(usage: &mut Usage, counts: DesiredCounts, resources: Resources) {
     (0..counts.running).for_each(|_| usage.add_running(resources));
     (0..counts.warm).for_each(|_| usage.add_warm(resources));
+}
+
+/// The offset that is asked for, else the lowest free one.
+fn lease(
+    network: &NetworkSpec,
+    pool: &PoolRecord,
+    asked: Option<Offset>,
+    taken: &[Offset],
+) -> Result<Offset> {
+    let subnet = network.ipv4_subnet;
+    match asked {
+        Some(offset) if taken.contains(&offset) => Err(Error::new(
+            Kind::Conflict,
+            pool.path(),
+            format!("offset {offset} belongs to another instance"),
+        )
+        .hint("ask for another offset, or none")),
+        Some(offset) if network.may_lease(offset) => Ok(offset),
+        Some(offset) => {
+            let text = format!("offset {offset} is not usable in {subnet}");
+            Err(Error::new(Kind::Invalid, pool.path(), text)
+                .hint("ask for another offset, or none"))
+        }
+        None => free_offset(network, &pool.role, taken).ok_or_else(|| {
+            let text = format!("subnet {subnet} has no free address");
+            Error::new(Kind::OverQuota, pool.path(), text)
+                .hint("destroy an instance, or create a tenant with a larger subnet")
+        }),
+    }
+}
+
+/// The id that is asked for, else a new one.
+fn give_id(draft: &Draft<'_>, taken: &[InstanceId]) -> Result<InstanceId> {
+    match draft.spec().and_then(|spec| spec.instance_id) {
+        None => Ok(draw_id(taken)),
+        Some(id) if !taken.contains(&id) => Ok(id),
+        Some(id) => Err(Error::new(Kind::Conflict, id, format!("there is an instance {id} already"))
+            .hint("leave instance_id away; mvm draws one")),
+    }
 }
 
 fn draw_id(taken: &[InstanceId]) -> InstanceId {

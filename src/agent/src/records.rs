@@ -23,6 +23,8 @@ pub struct Problem {
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: String,
+    /// What sort of problem: damaged, or of a newer version.
+    pub kind: Kind,
 }
 
 /// What was read, and what could not be.
@@ -181,14 +183,13 @@ impl Records {
         save(record.path(), &self.instance_file(&record.pool_path(), record.instance_id), record)
     }
 
-    /// Removes an object's directory with everything in it. The record goes first, so that a
-    /// crash in the middle leaves no object, only space for the next removal to free.
+    /// Removes an object's directory with everything in it. One rename takes it away, so that a
+    /// crash in the middle leaves no object, only space for the next removal or `node gc`.
     ///
     /// # Errors
     /// When something stays.
-    pub fn remove(&self, object: impl std::fmt::Display, dir: &Path, record: &str) -> Result<()> {
+    pub fn remove(&self, object: impl std::fmt::Display, dir: &Path) -> Result<()> {
         let go = || {
-            file::remove_file(&dir.join(record))?;
             let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
             // Under a name no object has, so that what a crash leaves is found and removed by
             // the next removal beside it.
@@ -204,7 +205,7 @@ impl Records {
 }
 
 /// Prefix of directories that are on their way out.
-const GONE: &str = ".gone-";
+pub(crate) const GONE: &str = ".gone-";
 
 fn sweep(dir: &Path) -> std::result::Result<(), file::FileError> {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -232,7 +233,10 @@ fn scan<T: DeserializeOwned>(dir: &Path, name: &str) -> Found<T> {
         match load(path.display(), &path) {
             Ok(Some(record)) => found.records.push(record),
             Ok(None) => {}
-            Err(error) => found.problems.push(Problem { path, problem: error.chain() }),
+            Err(error) => {
+                let (problem, kind) = (error.chain(), error.kind);
+                found.problems.push(Problem { path, problem, kind });
+            }
         }
     }
     found
@@ -243,7 +247,11 @@ struct Versioned {
     schema_version: u32,
 }
 
-fn load<T: DeserializeOwned>(object: impl std::fmt::Display, path: &Path) -> Result<Option<T>> {
+/// Reads a versioned document of ours; `None` when it is missing.
+pub(crate) fn load<T: DeserializeOwned>(
+    object: impl std::fmt::Display,
+    path: &Path,
+) -> Result<Option<T>> {
     let bytes = match fs::read(path).doing("read", path) {
         Err(error) if error.is_missing() => return Ok(None),
         other => other.about(&object, "read its record")?,

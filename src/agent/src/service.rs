@@ -46,6 +46,12 @@ impl Service {
         Ok(Self { records: Records::new(dirs.clone()), dirs, exe, who })
     }
 
+    /// The same for somebody else: who is named in lock files and in the audit log.
+    #[must_use]
+    pub fn on_behalf(&self, of: &str) -> Self {
+        Self { who: format!("{} for {of}", self.who), ..self.clone() }
+    }
+
     /// This host's id.
     ///
     /// # Errors

@@ -3,48 +3,17 @@
 use std::fs;
 use std::time::Duration;
 
+pub use mvm_api::instance::{Counters, Stats};
 use mvm_host::file;
 use mvm_host::snapshot::Snapshots;
 use mvm_model::record::InstanceRecord;
 use mvm_model::state::Status;
-use serde::Serialize;
 
 use crate::machine::Machine;
 use crate::service::Service;
-use crate::view::InstanceView;
 
 /// How long `stats` waits for a guest's answer.
 const GUEST_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Counters of one instance.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Counters {
-    /// Memory of the VMM that is resident, bytes.
-    pub resident_bytes: Option<u64>,
-    /// CPU time of the VMM, milliseconds.
-    pub cpu_ms: Option<u64>,
-    /// Allocated by the data drive, bytes.
-    pub data_bytes: u64,
-    /// Allocated by the snapshot, bytes.
-    pub snapshot_bytes: u64,
-    /// Bytes the guest received.
-    pub rx_bytes: u64,
-    /// Bytes the guest sent.
-    pub tx_bytes: u64,
-}
-
-/// An instance with its counters.
-#[derive(Debug, Clone, Serialize)]
-pub struct Stats {
-    /// What `instance list` shows.
-    #[serde(flatten)]
-    pub view: InstanceView,
-    /// What it uses.
-    #[serde(flatten)]
-    pub counters: Counters,
-    /// Whether its guest agent answers.
-    pub guest_agent: String,
-}
 
 impl Service {
     /// An instance with what it uses now.
@@ -53,6 +22,8 @@ impl Service {
         let dir = self.instance_dir(record);
         // What the host's side of a tap sends is what the guest receives.
         let counters = Counters {
+            vcpus: record.resources.vcpus,
+            mem_mib: record.resources.mem_mib,
             resident_bytes: view.pid.and_then(resident_bytes),
             cpu_ms: view.pid.and_then(cpu_ms),
             data_bytes: file::allocated_bytes(&dir.join("data.img")),
@@ -77,13 +48,13 @@ impl Service {
     }
 }
 
-fn resident_bytes(pid: u32) -> Option<u64> {
+pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-fn cpu_ms(pid: u32) -> Option<u64> {
+pub(crate) fn cpu_ms(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command name may hold blanks and parentheses; fields count from after it.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
@@ -92,7 +63,7 @@ fn cpu_ms(pid: u32) -> Option<u64> {
     Some((ticks()? + ticks()?) * 1000 / u64::try_from(per_second).ok()?)
 }
 
-fn link_counter(link: &str, counter: &str) -> u64 {
+pub(crate) fn link_counter(link: &str, counter: &str) -> u64 {
     let text = fs::read_to_string(format!("/sys/class/net/{link}/statistics/{counter}"));
     text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }

@@ -1,8 +1,9 @@
 //! Tenants: creating, finding and destroying them with their network.
 
 use mvm_host::net::TenantNet;
+use mvm_model::intent::Object;
 use mvm_model::record::{Egress, ManagedBy, SCHEMA_VERSION, TenantNetwork, TenantRecord};
-use mvm_model::resources::{OverQuota, Quotas, Usage};
+use mvm_model::resources::{Quotas, Usage};
 use mvm_model::state::Status;
 use mvm_model::{NetId, Subnet, TenantName};
 
@@ -39,8 +40,8 @@ impl NewTenant {
 }
 
 /// A list of reachable networks cannot open what stays closed: the other tenants.
-fn refuse_fleet_egress(new: &NewTenant) -> Result<()> {
-    let Egress::List(nets) = &new.egress else { return Ok(()) };
+pub(crate) fn refuse_fleet_egress(tenant: &TenantName, egress: &Egress) -> Result<()> {
+    let Egress::List(nets) = egress else { return Ok(()) };
     let fleet = mvm_model::network::CLUSTER_CIDR;
     let touches =
         |net: &&ipnet::Ipv4Net| net.contains(&fleet.network()) || fleet.contains(&net.network());
@@ -48,7 +49,7 @@ fn refuse_fleet_egress(new: &NewTenant) -> Result<()> {
         None => Ok(()),
         Some(net) => Err(Error::new(
             Kind::Invalid,
-            &new.name,
+            tenant,
             format!(
                 "egress {net} overlaps {fleet}, where tenants are; they stay closed to each other"
             ),
@@ -73,17 +74,22 @@ impl Service {
     /// [`Kind::Conflict`] when the name, net id or subnet is taken, naming the holder.
     pub async fn create_tenant(&self, new: NewTenant) -> Result<TenantRecord> {
         let (tenant, object) = (new.name.clone(), new.name.clone());
-        let result = self.create_tenant_unlogged(new).await;
+        let result = self.create_tenant_with(new, |_| ()).await;
         self.audit(&tenant, &object, "tenant.create", &result).await;
         result
     }
 
-    async fn create_tenant_unlogged(&self, new: NewTenant) -> Result<TenantRecord> {
+    /// Creates a tenant; `rest` fills in what [`NewTenant`] has no field for.
+    pub(crate) async fn create_tenant_with(
+        &self,
+        new: NewTenant,
+        rest: impl FnOnce(&mut TenantRecord),
+    ) -> Result<TenantRecord> {
         if new.name.as_str() == BUILTIN && !new.builtin {
             return Err(Error::new(Kind::Conflict, BUILTIN, "the tenant dev is part of mvm")
                 .hint("mvm dev"));
         }
-        refuse_fleet_egress(&new)?;
+        refuse_fleet_egress(&new.name, &new.egress)?;
         let net = self.net().await?;
         let lock = self.lock_state().await?;
         if self.records.tenant(&new.name)?.is_some() {
@@ -95,7 +101,7 @@ impl Service {
             .hint(format!("'mvm tenant info {}' shows it", new.name)));
         }
         let network = self.choose_network(&net, &new).await?;
-        let record = TenantRecord {
+        let mut record = TenantRecord {
             schema_version: SCHEMA_VERSION,
             tenant_id: new.name,
             network,
@@ -109,6 +115,7 @@ impl Service {
             created_at: now(),
             destroying: false,
         };
+        rest(&mut record);
         self.records.put_tenant(&record)?;
         drop(lock);
         if let Err(error) =
@@ -222,6 +229,13 @@ impl Service {
     /// # Errors
     /// What the first instance or device that stays says; everything else is still there then.
     pub async fn destroy_tenant(&self, name: &TenantName) -> Result<()> {
+        let record = self.tenant(name)?;
+        self.permit(Object::Tenant(name.clone()), record.managed_by)?;
+        self.remove_tenant(name).await
+    }
+
+    /// Destroys a tenant, whoever's it is.
+    pub(crate) async fn remove_tenant(&self, name: &TenantName) -> Result<()> {
         let (tenant, object) = (name.clone(), name.clone());
         let result = self.destroy_tenant_unlogged(name).await;
         self.audit(&tenant, &object, "tenant.destroy", &result).await;
@@ -237,10 +251,10 @@ impl Service {
         }
         // A record that cannot be read may have a VM: nothing is removed beside it.
         for instance in self.records.tenant_instances(name).all(name, "destroy it")? {
-            self.destroy_instance(&instance.path()).await?;
+            self.remove_instance(&instance.path()).await?;
         }
         for pool in self.records.pools(name).all(name, "destroy it")? {
-            self.destroy_pool(&pool.path()).await?;
+            self.remove_pool(&pool.path()).await?;
         }
         let net = self.net().await?;
         self.forget_zone(record.network.tenant_net_id).await;
@@ -266,7 +280,7 @@ impl Service {
     }
 
     fn forget_tenant(&self, name: &TenantName) -> Result<()> {
-        self.records.remove(name, &self.dirs.tenant(name), "tenant.json")
+        self.records.remove(name, &self.dirs.tenant(name))
     }
 
     /// Refuses to create anything in a tenant that is being destroyed.
@@ -281,26 +295,6 @@ impl Service {
             .hint(format!("'mvm tenant destroy {name} --force' finishes that")));
         }
         Ok(record)
-    }
-
-    /// Whether a tenant may take `wanted_mib` more of the disk.
-    ///
-    /// # Errors
-    /// `max_disk_gib` when it may not.
-    pub(crate) fn admit_disk(
-        &self,
-        name: &TenantName,
-        quotas: &Quotas,
-        wanted_mib: u64,
-    ) -> std::result::Result<(), OverQuota> {
-        let used = self.disk_bytes(&self.dirs.tenant(name)) >> 20;
-        let limit = quotas.max_disk_gib.saturating_mul(1024);
-        if used.saturating_add(wanted_mib) <= limit {
-            return Ok(());
-        }
-        let up = |mib: u64| mib.div_ceil(1024);
-        let (used, wanted) = (up(used), up(wanted_mib));
-        Err(OverQuota { quota: "max_disk_gib", limit: quotas.max_disk_gib, used, wanted })
     }
 
     /// What of a tenant's quotas its instances use.

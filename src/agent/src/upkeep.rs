@@ -82,7 +82,9 @@ impl Service {
         let store = Secrets::open(&self.dirs.run).about(&path, "make room for its secrets")?;
         match store.image(record.instance_id).exists() {
             true => Ok(()),
-            false => store.write(record.instance_id, &[]).about(&path, "make its secrets drive"),
+            false => store
+                .write(record.instance_id, secrets::ImageId::EMPTY, &[])
+                .about(&path, "make its secrets drive"),
         }
     }
 
@@ -97,7 +99,9 @@ impl Service {
     ) -> Result<()> {
         let path = record.path();
         let store = Secrets::open(&self.dirs.run).about(&path, "make room for its secrets")?;
-        store.write(record.instance_id, values).about(&path, "make its secrets drive")
+        let file = |&(name, content)| mvm_host::drive::SmallFile { name, content, owner: (0, 0), mode: 0o444 };
+        let files: Vec<_> = values.iter().map(file).collect();
+        store.write(record.instance_id, secrets::ImageId::EMPTY, &files).about(&path, "make its secrets drive")
     }
 
     /// Removes what only a living VM needs: its run directory and its secrets in clear.

@@ -1,51 +1,12 @@
 //! What the CLI and the API show of an object: the JSON of D§5, made from records and reality.
 
-use std::net::Ipv4Addr;
-
-use mvm_model::record::{InstanceRecord, Millis, PoolRecord, TenantRecord};
-use mvm_model::state::{State, Status, Transition};
-use mvm_model::{Digest, Mac};
-use serde::Serialize;
+pub use mvm_api::instance::View as InstanceView;
+pub use mvm_api::pool::View as PoolView;
+pub use mvm_api::tenant::View as TenantView;
+use mvm_model::record::{InstanceRecord, PoolRecord, TenantRecord};
+use mvm_model::state::{State, Transition};
 
 use crate::service::Service;
-
-/// One row of `instance list --json`.
-#[derive(Debug, Clone, Serialize)]
-pub struct InstanceView {
-    /// Its id.
-    pub instance_id: String,
-    /// Its tenant.
-    pub tenant_id: String,
-    /// Its pool.
-    pub pool_id: String,
-    /// Its name, when it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// What it is for.
-    pub role: String,
-    /// What it is.
-    pub status: Status,
-    /// The transition on its way: `starting`, `sleeping`, …
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub transition: Option<&'static str>,
-    /// Its address.
-    pub guest_ip: Option<Ipv4Addr>,
-    /// Its MAC.
-    pub mac: Mac,
-    /// Its tap.
-    pub tap_dev: String,
-    /// Its VMM's pid, while there is one.
-    pub pid: Option<u32>,
-    /// VMM and accelerator, while there is one.
-    pub vmm: Option<String>,
-    /// The image revision it was booted from.
-    pub revision: Option<Digest>,
-    /// When it got its status, milliseconds since the epoch.
-    pub since: Millis,
-    /// Why it failed, or what the last transition had to do differently.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
 
 /// The word for a transition.
 pub fn transition_word(transition: &Transition) -> &'static str {
@@ -58,40 +19,6 @@ pub fn transition_word(transition: &Transition) -> &'static str {
         Transition::Stopping => "stopping",
         Transition::Destroying => "being destroyed",
     }
-}
-
-/// A tenant with what it uses.
-#[derive(Debug, Clone, Serialize)]
-pub struct TenantView {
-    /// The record.
-    #[serde(flatten)]
-    pub record: TenantRecord,
-    /// The bridge.
-    pub bridge: String,
-    /// The guests' router and resolver.
-    pub gateway: Ipv4Addr,
-    /// What of its quotas is in use.
-    pub usage: mvm_model::resources::Usage,
-    /// Its pools.
-    pub pools: usize,
-    /// Its instances.
-    pub instances: usize,
-    /// Bytes on disk.
-    pub disk_bytes: u64,
-}
-
-/// A pool with what is in it.
-#[derive(Debug, Clone, Serialize)]
-pub struct PoolView {
-    /// The record.
-    #[serde(flatten)]
-    pub record: PoolRecord,
-    /// Who built the current revision.
-    pub builder: Option<String>,
-    /// Instances by status.
-    pub actual: std::collections::BTreeMap<Status, usize>,
-    /// Bytes its instances take on disk.
-    pub disk_bytes: u64,
 }
 
 impl Service {
@@ -111,7 +38,7 @@ impl Service {
             name: record.name.as_ref().map(ToString::to_string),
             role: record.role.to_string(),
             status: observed.state.status(),
-            transition: observed.transition.as_ref().map(transition_word),
+            transition: observed.transition.as_ref().map(|on| transition_word(on).into()),
             guest_ip: address.and_then(|tenant| record.address(tenant.network.ipv4_subnet).ok()),
             mac: record.mac(),
             tap_dev: record.tap(),
@@ -133,6 +60,7 @@ impl Service {
             pools: self.records.pools(name).records.len(),
             instances: self.records.tenant_instances(name).records.len(),
             disk_bytes: self.disk_bytes(&self.dirs.tenant(name)),
+            disk_claim: self.claim(&self.records.tenant_instances(name).records),
             record: record.clone(),
         }
     }
@@ -149,6 +77,7 @@ impl Service {
             builder: manifest.map(|revision| revision.manifest.builder),
             actual,
             disk_bytes: self.pool_bytes(&record.path()),
+            disk_claim: self.claim(&self.records.instances(&record.path()).records),
             record: record.clone(),
         }
     }

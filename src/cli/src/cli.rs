@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    bench, bootstrap, completions, demo, dev, doctor, events, image, instance, net, pool, status,
+    add, bench, bootstrap, completions, demo, dev, doctor, events, image, instance, net, node, pool, status,
     stop, tenant,
 };
 
@@ -27,6 +27,9 @@ enum Command {
     Demo(demo::Args),
     /// Prepare this host: install what is missing and prove what it can run
     Bootstrap(bootstrap::Args),
+    /// Add this machine as a host
+    #[command(subcommand)]
+    Add(add::Command),
     /// Check this host and say what to do about what is wrong
     Doctor(doctor::Args),
     /// Open a shell in your own microVM, creating and starting it when needed
@@ -35,6 +38,9 @@ enum Command {
     Stop(stop::Args),
     /// Show this host, its VMM, the agent and what runs
     Status(status::Args),
+    /// Work with this host
+    #[command(subcommand)]
+    Node(node::Command),
     /// Work with tenants
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -63,10 +69,12 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Bootstrap(args) => bootstrap::run(args),
+        Command::Add(command) => add::run(command),
         Command::Doctor(args) => doctor::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Stop(args) => stop::run(args),
         Command::Status(args) => status::run(args),
+        Command::Node(command) => node::run(command),
         Command::Tenant(command) => tenant::run(command),
         Command::Pool(command) => pool::run(command),
         Command::Instance(command) => instance::run(command),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use mvm_agent::pool::SharedSink;
+use mvm_agent::build::SharedSink;
 use mvm_host::progress::Progress;
 
 /// One long step that is shown while it runs.

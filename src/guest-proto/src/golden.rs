@@ -122,7 +122,7 @@ fn is_said<T: serde::Serialize + serde::de::DeserializeOwned>(line: &str) {
 
 #[test]
 fn answers_are_those_of_version_1() {
-    let readers: [fn(&str); 11] = [
+    let readers: [fn(&str); 12] = [
         is_said::<Hello>,
         is_said::<Status>,
         is_said::<ExecExit>,
@@ -134,6 +134,7 @@ fn answers_are_those_of_version_1() {
         is_said::<Woken>,
         is_said::<Done>,
         is_said::<Done>,
+        is_said::<SecretsMounted>,
     ];
     assert_eq!(ANSWERS.lines().count(), readers.len());
     for (line, reader) in ANSWERS.lines().zip(readers) {

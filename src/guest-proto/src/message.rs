@@ -19,8 +19,8 @@ pub use file::{
     Entry, FileKind, FileStat, List, MakeDir, Path, ReadFile, Stat, Transferred, WriteFile,
 };
 pub use life::{
-    Hello, Hooked, Identity, LogSource, Logs, Memory, Poweroff, SleepPrep, SleepPrepared, Status,
-    Wake, Woken, WorkloadState, WorkloadStatus,
+    Hello, Hooked, Identity, LogSource, Logs, Memory, Poweroff, SecretsMounted, SecretsStep,
+    SleepPrep, SleepPrepared, Status, Wake, Woken, WorkloadState, WorkloadStatus,
 };
 
 /// Channel of bytes from host to guest: stdin, file content, port.
@@ -62,6 +62,8 @@ pub enum Request {
     Wake(Wake),
     /// Turn yourself off. Answered with `{}` before it happens.
     Poweroff(Poweroff),
+    /// The secrets drive is about to change, or changed. Answered with [`SecretsMounted`].
+    Secrets(SecretsStep),
 }
 
 /// Why a request was not understood.
@@ -74,7 +76,7 @@ pub enum NotUnderstood {
 }
 
 /// Every verb of this version.
-pub const VERBS: [&str; 13] = [
+pub const VERBS: [&str; 14] = [
     "hello",
     "status",
     "exec",
@@ -88,6 +90,7 @@ pub const VERBS: [&str; 13] = [
     "sleep-prep",
     "wake",
     "poweroff",
+    "secrets",
 ];
 
 /// A request with its idempotency id.

@@ -106,6 +106,12 @@ impl Drive {
         Ok(Mounted::Yes)
     }
 
+    /// The UUID of the file system that is mounted, as text.
+    pub(crate) fn uuid(self) -> Option<String> {
+        let device = self.is_mounted().then(|| File::open(self.device()).ok())??;
+        uuid(&device)
+    }
+
     /// True while something is mounted at its place.
     pub(crate) fn is_mounted(self) -> bool {
         mounts::is_mounted(Path::new(self.mount_point()))
@@ -155,6 +161,19 @@ impl std::fmt::Display for UnmountError {
     }
 }
 
+/// The UUID of the ext4 file system on a device.
+fn uuid(device: &File) -> Option<String> {
+    const AT: u64 = 1024 + 0x68;
+    if kind(device).ok()?? != "ext4" {
+        return None;
+    }
+    let mut uuid = [0; 16];
+    device.read_exact_at(&mut uuid, AT).ok()?;
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let parts = [&uuid[..4], &uuid[4..6], &uuid[6..8], &uuid[8..10], &uuid[10..]];
+    Some(parts.map(hex).join("-"))
+}
+
 /// The file system on a device, by its magic number.
 fn kind(device: &File) -> io::Result<Option<&'static str>> {
     const SUPERBLOCK: u64 = 1024;
@@ -194,5 +213,15 @@ mod tests {
         image[1024..1028].copy_from_slice(&[0xe2, 0xe1, 0xf5, 0xe0]);
         assert_eq!(kind_of(&image), Some("erofs"));
         assert_eq!(kind_of(&[]), None);
+    }
+
+    #[test]
+    fn a_uuid_is_read_as_text() {
+        let mut image = vec![0; 4096];
+        image[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
+        image[0x468..0x478].copy_from_slice(b"\0\0\0\0\0\0\0\x05abcdefgh");
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&image).unwrap();
+        assert_eq!(uuid(&file).as_deref(), Some("00000000-0000-0005-6162-636465666768"));
     }
 }

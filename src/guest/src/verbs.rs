@@ -16,6 +16,7 @@ mod files;
 mod logs;
 mod port;
 mod poweroff;
+mod secrets;
 mod sleep;
 mod status;
 mod write;
@@ -42,6 +43,7 @@ pub(crate) fn answer(guest: &Arc<Guest>, stream: Stream, call: &[u8]) {
         Request::MakeDir(make) => stream.close(files::make_dir(guest, &make)),
         Request::OpenPort(open) => finish(stream, |stream| port::open(stream, &open)),
         Request::Logs(logs) => finish(stream, |stream| logs::send(guest, stream, &logs)),
+        Request::Secrets(step) => stream.close(secrets::step(guest, &step)),
         Request::WriteFile(_) | Request::SleepPrep(_) | Request::Wake(_) | Request::Poweroff(_) => {
             // Answered above.
         }

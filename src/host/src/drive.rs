@@ -12,16 +12,14 @@ use std::process::{Command, Stdio};
 
 use crate::file::{self, Context, FileError};
 
+mod small;
+
+pub use small::{
+    SMALL_CAPACITY, SmallFile, SmallId, overwrite_small, small_id, write_small, write_small_as,
+};
+
 /// Size of the data drive's placeholder, bytes.
 const PLACEHOLDER: u64 = 64 << 10;
-
-/// Size of a secrets or config image, MiB. Constant: a drive must not change size while its
-/// guest sleeps.
-const SMALL_MIB: u64 = 2;
-
-/// What a secrets or config image may hold together, bytes; leaves room for file system
-/// structures.
-pub const SMALL_CAPACITY: usize = 1 << 20;
 
 /// Why a drive could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -85,44 +83,38 @@ pub fn ensure_data(path: &Path, mib: u64, missing: Missing) -> Result<(), DriveE
         }
         Err(_) if mib == 0 => make(path, size, |_| Ok(())),
         Err(_) if missing == Missing::Refuse => Err(DriveError::Lost { path: path.into() }),
-        // Inode tables are zeroed by the guest when it first uses them: creation stays instant
-        // and the file sparse.
-        Err(_) => make(path, size, |beside| {
-            let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
-            mke2fs(beside, &["-E", options, "-L", "data"])
-        }),
+        Err(_) => make(path, size, format_data),
     }
 }
 
-/// Writes a small read-only drive holding `files` (name, content).
+/// Makes an existing data drive larger: a placeholder becomes a drive, a drive's file gets longer
+/// (its guest's file system grows into it at the next boot). Never makes one smaller; a missing
+/// one is left to [`ensure_data`]. May be called again after a crash anywhere.
 ///
 /// # Errors
-/// When it does not fit or cannot be made.
-pub fn write_small(path: &Path, files: &[(&str, &[u8])]) -> Result<(), DriveError> {
-    let total = files.iter().map(|(_, content)| content.len()).sum();
-    if total > SMALL_CAPACITY {
-        return Err(DriveError::TooLarge { total });
+/// When it cannot be examined or made longer.
+pub fn grow_data(path: &Path, mib: u64) -> Result<(), DriveError> {
+    let size = mib << 20;
+    let has = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.doing("examine", path)?.len(),
+    };
+    if has >= size {
+        return Ok(());
     }
-    let tree = path.with_extension("tree");
-    file::remove_dir(&tree)?;
-    file::create_dir(&tree)?;
-    let filled = fill(&tree, files).map_err(DriveError::from).and_then(|()| {
-        make(path, SMALL_MIB << 20, |beside| {
-            let tree = tree.to_string_lossy();
-            mke2fs(beside, &["-O", "^has_journal", "-E", "root_owner=0:0", "-d", &tree])
-        })
-    });
-    let removed = file::remove_dir(&tree);
-    filled?;
-    Ok(removed?)
+    if has == PLACEHOLDER {
+        // Nothing could be written to it.
+        return make(path, size, format_data);
+    }
+    let longer = OpenOptions::new().write(true).open(path).doing("open", path)?;
+    longer.set_len(size).and_then(|()| longer.sync_all()).doing("enlarge", path)?;
+    Ok(())
 }
 
-fn fill(tree: &Path, files: &[(&str, &[u8])]) -> Result<(), FileError> {
-    for (name, content) in files {
-        let path = tree.join(name);
-        fs::write(&path, content).doing("write", &path)?;
-    }
-    Ok(())
+/// Inode tables are zeroed by the guest when it first uses them: creation stays instant and the
+/// file sparse.
+fn format_data(image: &Path) -> Result<(), DriveError> {
+    mke2fs(image, &["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-L", "data"])
 }
 
 fn make(
@@ -182,6 +174,21 @@ mod tests {
     }
 
     #[test]
+    fn a_data_drive_grows_and_never_shrinks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.img");
+        grow_data(&path, 16).unwrap();
+        assert!(!path.exists(), "a missing drive was made");
+        ensure_data(&path, 0, Missing::Make).unwrap();
+        for (asked, is) in [(0, PLACEHOLDER), (16, 16 << 20), (32, 32 << 20), (8, 32 << 20)] {
+            grow_data(&path, asked).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().len(), is);
+        }
+        // The superblock of the drive made in place of the placeholder is still there.
+        assert_eq!(fs::read(&path).unwrap()[1080..1082], [0x53, 0xef]);
+    }
+
+    #[test]
     fn a_lost_data_drive_is_not_replaced_by_an_empty_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data.img");
@@ -195,20 +202,5 @@ mod tests {
         let path = dir.path().join("data.img");
         ensure_data(&path, 0, Missing::Make).unwrap();
         assert!(fs::read(&path).unwrap().iter().all(|byte| *byte == 0));
-    }
-
-    #[test]
-    fn small_drives_keep_their_size_whatever_they_hold() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.img");
-        write_small(&path, &[]).unwrap();
-        let empty = fs::metadata(&path).unwrap().len();
-        write_small(&path, &[("config.json", &[b'x'; 500_000])]).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().len(), empty);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "the tree was left behind");
-        assert!(matches!(
-            write_small(&path, &[("big", &[0; SMALL_CAPACITY + 1])]),
-            Err(DriveError::TooLarge { .. })
-        ));
     }
 }

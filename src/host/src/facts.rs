@@ -12,7 +12,7 @@ use crate::file::{self, Context, FileError};
 const APPLICATION: &str = "6d766d00c0de4f1e8a1dfeed5eed0001";
 
 /// What of this host matters to snapshots and messages.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Facts {
     /// Architecture, `x86_64` or `aarch64`.
     pub arch: String,

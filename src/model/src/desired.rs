@@ -33,7 +33,7 @@ use crate::record::{DesiredCounts, Egress, ManagedBy};
 use crate::resources::{Quotas, Resources};
 use crate::state::Status;
 
-pub use check::{check, check_tenants};
+pub use check::{check, check_quotas, check_tenants};
 pub use document::{Document, Problem, Problems, Unreadable};
 pub(crate) use fields::{Fields, parse};
 pub use read::read;
@@ -342,7 +342,8 @@ impl InstanceSpec {
         }
     }
 
-    /// Whether both ask for the same instance, its owner and an id only one of them knows aside.
+    /// Whether both ask for the same instance, its owner and what only one of them names (id,
+    /// offset, size of its data drive) aside.
     pub fn same_settings(&self, other: &Self) -> bool {
         fn agree<T: PartialEq>(left: &Option<T>, right: &Option<T>) -> bool {
             left.is_none() || right.is_none() || left == right
@@ -351,7 +352,7 @@ impl InstanceSpec {
             && agree(&self.offset, &other.offset)
             && self.desired == other.desired
             && self.labels == other.labels
-            && self.data_disk_mib == other.data_disk_mib
+            && agree(&self.data_disk_mib, &other.data_disk_mib)
             && self.revision == other.revision
             && self.orphaned == other.orphaned
     }

@@ -131,7 +131,8 @@ impl From<Digest> for String {
 }
 
 /// `<tenant>/<pool>`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct PoolPath {
     /// The owning tenant.
     pub tenant: TenantName,
@@ -146,6 +147,19 @@ impl FromStr for PoolPath {
             [tenant, pool] => Ok(Self { tenant: tenant.parse()?, pool: pool.parse()? }),
             _ => Err(BadId::Pool(text.chars().take(120).collect())),
         }
+    }
+}
+
+impl TryFrom<String> for PoolPath {
+    type Error = BadId;
+    fn try_from(text: String) -> Result<Self, BadId> {
+        text.parse()
+    }
+}
+
+impl From<PoolPath> for String {
+    fn from(path: PoolPath) -> Self {
+        path.to_string()
     }
 }
 
@@ -184,7 +198,8 @@ impl fmt::Display for InstanceRef {
 }
 
 /// `<tenant>/<pool>/<instance>`, the instance by id or name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct InstancePath {
     /// The pool it is in.
     pub pool: PoolPath,
@@ -202,6 +217,19 @@ impl FromStr for InstancePath {
             }),
             _ => Err(BadId::Path(text.chars().take(160).collect())),
         }
+    }
+}
+
+impl TryFrom<String> for InstancePath {
+    type Error = BadId;
+    fn try_from(text: String) -> Result<Self, BadId> {
+        text.parse()
+    }
+}
+
+impl From<InstancePath> for String {
+    fn from(path: InstancePath) -> Self {
+        path.to_string()
     }
 }
 

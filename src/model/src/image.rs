@@ -3,6 +3,11 @@
 //! A revision is content-addressed: its digest is the digest of its manifest, which binds every
 //! file by digest. Two builds from the same inputs have the same digest.
 
+mod builder;
+mod flake;
+mod history;
+mod source;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +15,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::Digest;
+use crate::name::ProfileName;
+
+pub use builder::{Builder, BuilderChoice};
+pub use flake::{BadFlakeRef, FlakeRef};
+pub use history::{History, Origin, PoolRevision};
+pub use source::ImageSource;
 
 /// A word that is not one of a closed set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,66 +92,56 @@ impl From<Role> for String {
     }
 }
 
-/// What an image holds besides the guest agent.
+/// What the embedded builder can put into an image besides the guest agent. A flake has profiles
+/// of its own: [`ProfileName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Busybox.
     Minimal,
+    /// Busybox and a page that says hello.
+    Hello,
     /// Busybox and Node.js.
     Node,
     /// Busybox, Node.js and OpenClaw.
     OpenClaw,
 }
 
+impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Minimal, Self::Hello, Self::Node, Self::OpenClaw];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Minimal => "minimal",
+            Self::Hello => "hello",
+            Self::Node => "node",
+            Self::OpenClaw => "openclaw",
+        }
+    }
+
+    /// The profile of that name, if the embedded builder has it.
+    pub fn known(name: &ProfileName) -> Option<Self> {
+        name.as_str().parse().ok()
+    }
+}
+
 impl FromStr for Profile {
     type Err = Unknown;
     fn from_str(text: &str) -> Result<Self, Unknown> {
-        match text {
-            "minimal" => Ok(Self::Minimal),
-            "node" => Ok(Self::Node),
-            "openclaw" => Ok(Self::OpenClaw),
-            _ => Err(Unknown {
-                what: "profile",
-                given: text.chars().take(40).collect(),
-                known: "minimal, node, openclaw",
-            }),
-        }
+        Self::ALL.into_iter().find(|profile| profile.as_str() == text).ok_or_else(|| Unknown {
+            what: "profile",
+            given: text.chars().take(40).collect(),
+            known: "minimal, hello, node, openclaw",
+        })
     }
 }
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Minimal => "minimal",
-            Self::Node => "node",
-            Self::OpenClaw => "openclaw",
-        })
+        f.pad(self.as_str())
     }
-}
-
-/// Where a pool's image comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum ImageSource {
-    /// Built by Nix from a flake (or, for mvm's own image set, by the embedded builder).
-    Flake {
-        /// The flake reference; a path is stored absolute.
-        #[serde(rename = "ref")]
-        reference: String,
-        /// Which of the flake's profiles.
-        profile: Profile,
-    },
-    /// Built by the embedded builder.
-    Embedded {
-        /// Which of its profiles.
-        profile: Profile,
-    },
-    /// A revision that is in the store already.
-    Revision {
-        /// Its digest.
-        digest: Digest,
-    },
 }
 
 /// A file of a revision.
@@ -209,10 +210,10 @@ pub struct Manifest {
     /// Version of this document, 1.
     pub schema_version: u32,
     /// The profile it was built from.
-    pub profile: Profile,
+    pub profile: ProfileName,
     /// The role it was built for.
     pub role: Role,
-    /// Who built it: `embedded` or `nix`.
+    /// Who built it: a [`Builder`]'s word.
     pub builder: String,
     /// Guest protocol version of the guest agent within.
     pub guest_proto: u32,
@@ -225,10 +226,15 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The revision's digest: that of the manifest as compact JSON with sorted maps.
-    pub fn revision(&self) -> Digest {
+    /// As it is kept: compact JSON with sorted maps.
+    pub fn to_bytes(&self) -> Vec<u8> {
         // Cannot fail: every field is a string, a number or a map with string keys.
-        Digest::of(&serde_json::to_vec(self).unwrap_or_default())
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The revision's digest: that of [`to_bytes`](Self::to_bytes).
+    pub fn revision(&self) -> Digest {
+        Digest::of(&self.to_bytes())
     }
 }
 
@@ -246,16 +252,18 @@ mod tests {
 
     #[test]
     fn a_profile_is_the_same_word_everywhere() {
-        for profile in [Profile::Minimal, Profile::Node, Profile::OpenClaw] {
+        for profile in Profile::ALL {
             assert_eq!(profile.to_string().parse(), Ok(profile));
             let json = serde_json::to_string(&profile).unwrap();
             assert_eq!(json, format!("\"{profile}\""));
+            assert_eq!(Profile::known(&profile.into()), Some(profile));
         }
+        assert_eq!(Profile::known(&"web-shop".parse().unwrap()), None);
     }
 
     #[test]
     fn an_unknown_profile_names_the_known_ones() {
         let error = "windows".parse::<Profile>().unwrap_err().to_string();
-        assert_eq!(error, "unknown profile \"windows\" (one of: minimal, node, openclaw)");
+        assert_eq!(error, "unknown profile \"windows\" (one of: minimal, hello, node, openclaw)");
     }
 }

@@ -6,6 +6,7 @@
 //! - [`name`], [`id`]: who is who (`<tenant>/<pool>/<instance>`).
 //! - [`network`]: the addressing rules (bridge, tap, MAC, address from net id and offset).
 //! - [`resources`]: vCPUs, memory, disk and their bounds.
+//! - [`secret`]: names and values of secrets, and who sees which.
 //! - [`state`]: the instance state machine, its diagram and every transition.
 //! - [`record`]: what is kept on disk for a tenant, a pool and an instance.
 //! - [`image`]: image sources, revisions and their manifest.
@@ -25,10 +26,11 @@ pub mod observed;
 pub mod policy;
 pub mod record;
 pub mod resources;
+pub mod secret;
 pub mod snapshot;
 pub mod state;
 pub mod vm;
 
 pub use id::{Digest, InstanceId, InstancePath, PoolPath};
-pub use name::{InstanceName, PoolName, TenantName};
+pub use name::{InstanceName, PoolName, ProfileName, TenantName};
 pub use network::{Mac, NetId, Offset, Subnet};

@@ -104,6 +104,17 @@ name_type!(
     InstanceName,
     "instance"
 );
+name_type!(
+    /// The name of a profile: which of a flake's images.
+    ProfileName,
+    "profile"
+);
+
+impl From<crate::image::Profile> for ProfileName {
+    fn from(profile: crate::image::Profile) -> Self {
+        Self(profile.as_str().to_owned())
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::{AddressRange, InstanceSpec, NetworkSpec, PoolSpec, TenantSpec, Wanted};
 use crate::id::{Digest, InstanceId, InstancePath, InstanceRef, PoolPath};
-use crate::image::{ImageSource, Role};
+use crate::image::{History, ImageSource, Origin, Role};
 use crate::name::{InstanceName, PoolName, TenantName};
 use crate::network::{BadNetwork, Mac, NetId, Offset, Subnet};
 use crate::observed::{Failure, Parked};
@@ -213,6 +213,12 @@ pub struct PoolRecord {
     /// It was removed from its declaration: its instances are stopped, its data is kept.
     #[serde(default)]
     pub orphaned: bool,
+    /// How its image was asked for.
+    #[serde(default)]
+    pub origin: Origin,
+    /// The revisions it uses and used.
+    #[serde(default)]
+    pub history: History,
     /// When it was created.
     pub created_at: Millis,
 }
@@ -257,16 +263,26 @@ impl PoolRecord {
             routes: spec.routes,
             secret_scopes: spec.secret_scopes,
             orphaned: spec.orphaned,
+            origin: Origin::default(),
+            history: History::default(),
             created_at,
         }
     }
 
-    /// The same pool as `spec` asks for. Its role is its for life and stays.
+    /// The same pool as `spec` asks for. Its role is its for life and stays. With another image
+    /// it has no current revision until that is built; what runs or sleeps keeps its own.
     #[must_use]
     pub fn updated(&self, spec: PoolSpec) -> Self {
+        let same_image = spec.image == self.image;
+        let origin = Origin {
+            typed: self.origin.typed.clone().filter(|_| same_image),
+            builder: self.origin.builder,
+        };
         Self {
             role: self.role.clone(),
-            current: self.current.clone(),
+            current: self.current.clone().filter(|_| same_image),
+            origin,
+            history: self.history.clone(),
             ..Self::new(self.tenant_id.clone(), spec, self.created_at)
         }
     }
@@ -329,6 +345,10 @@ pub struct InstanceRecord {
     /// The revision a named instance asks for; the pool's current one when `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned_revision: Option<Digest>,
+    /// The data drive a named instance asks for, MiB; the pool's size when `None`. It gets it at
+    /// its next cold boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_data_disk_mib: Option<u64>,
     /// Who may change a named instance.
     #[serde(default)]
     pub managed_by: ManagedBy,
@@ -355,7 +375,7 @@ impl InstanceRecord {
             offset: Some(self.offset),
             desired: self.desired.unwrap_or(Wanted::Stopped),
             labels: self.labels.clone(),
-            data_disk_mib: Some(self.resources.data_disk_mib),
+            data_disk_mib: self.own_data_disk_mib,
             revision: self.pinned_revision.clone(),
             managed_by: self.managed_by,
             orphaned: self.orphaned,
@@ -398,12 +418,12 @@ impl InstanceRecord {
 
 /// The lowest free offset for a new instance. The tenant's first gateway instance takes `.2`
 /// for life; everyone else starts at `.3`.
-pub fn free_offset(subnet: Subnet, role: &Role, taken: &[Offset]) -> Option<Offset> {
-    let is_free = |offset: &Offset| !taken.contains(offset);
+pub fn free_offset(network: &NetworkSpec, role: &Role, taken: &[Offset]) -> Option<Offset> {
+    let is_free = |offset: &Offset| !taken.contains(offset) && network.may_lease(*offset);
     if *role == Role::Gateway && is_free(&Offset::GATEWAY_INSTANCE) {
         return Some(Offset::GATEWAY_INSTANCE);
     }
-    (Offset::FIRST.0..=subnet.max_offset().0).map(Offset).find(is_free)
+    (Offset::FIRST.0..=network.ipv4_subnet.max_offset().0).map(Offset).find(is_free)
 }
 
 /// The first uid VMMs run as: in the range the operating system's own allocations (accounts,
@@ -424,31 +444,43 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn small() -> Subnet {
-        "10.240.9.0/28".parse().unwrap()
+    fn small() -> NetworkSpec {
+        NetworkSpec {
+            tenant_net_id: NetId::new(9).unwrap(),
+            ipv4_subnet: "10.240.9.0/28".parse().unwrap(),
+            address_range: None,
+        }
     }
 
     #[test]
     fn the_first_gateway_takes_two_and_keeps_it() {
         let taken = &mut Vec::new();
-        assert_eq!(free_offset(small(), &Role::Worker, taken), Some(Offset(3)));
-        assert_eq!(free_offset(small(), &Role::Gateway, taken), Some(Offset(2)));
+        assert_eq!(free_offset(&small(), &Role::Worker, taken), Some(Offset(3)));
+        assert_eq!(free_offset(&small(), &Role::Gateway, taken), Some(Offset(2)));
         taken.push(Offset(2));
-        assert_eq!(free_offset(small(), &Role::Gateway, taken), Some(Offset(3)));
+        assert_eq!(free_offset(&small(), &Role::Gateway, taken), Some(Offset(3)));
+    }
+
+    #[test]
+    fn only_what_this_node_may_lease_is_leased() {
+        let range = AddressRange { first: Offset(5), last: Offset(6) };
+        let ours = NetworkSpec { address_range: Some(range), ..small() };
+        assert_eq!(free_offset(&ours, &Role::Gateway, &[]), Some(Offset(5)));
+        assert_eq!(free_offset(&ours, &Role::Worker, &[Offset(5), Offset(6)]), None);
     }
 
     #[test]
     fn a_full_subnet_has_no_offset() {
         let taken: Vec<Offset> = (2..=14).map(Offset).collect();
-        assert_eq!(free_offset(small(), &Role::Worker, &taken), None);
+        assert_eq!(free_offset(&small(), &Role::Worker, &taken), None);
     }
 
     proptest! {
         #[test]
         fn offsets_are_never_leased_twice(taken in proptest::collection::vec(2u16..15, 0..14)) {
             let taken: Vec<Offset> = taken.into_iter().map(Offset).collect();
-            if let Some(offset) = free_offset(small(), &Role::Worker, &taken) {
-                prop_assert!(!taken.contains(&offset) && small().address(offset).is_ok());
+            if let Some(offset) = free_offset(&small(), &Role::Worker, &taken) {
+                prop_assert!(!taken.contains(&offset) && small().may_lease(offset));
             }
         }
     }

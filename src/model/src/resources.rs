@@ -90,7 +90,7 @@ impl Default for Quotas {
 }
 
 /// What of a tenant's quotas is in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// vCPUs of running and warm instances.
     pub vcpus: u32,
@@ -175,6 +175,46 @@ impl Usage {
         } else {
             Err(OverQuota { quota: "max_warm", limit, used, wanted: 1 })
         }
+    }
+}
+
+/// What instances claim of a tenant's disk quota, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Claim {
+    /// Data drives at full size, also those that no start has made yet.
+    pub data_bytes: u64,
+    /// Snapshots that are on disk, the ones on their way out included.
+    pub snapshot_bytes: u64,
+}
+
+impl Claim {
+    /// Both together.
+    pub fn total(self) -> u64 {
+        self.data_bytes.saturating_add(self.snapshot_bytes)
+    }
+
+    /// What two claims come to.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            data_bytes: self.data_bytes.saturating_add(other.data_bytes),
+            snapshot_bytes: self.snapshot_bytes.saturating_add(other.snapshot_bytes),
+        }
+    }
+
+    /// Whether `more_mib` more fit into a quota.
+    ///
+    /// # Errors
+    /// `max_disk_gib` when they do not.
+    pub fn admit(self, quotas: &Quotas, more_mib: u64) -> Result<(), OverQuota> {
+        let more = more_mib.saturating_mul(1 << 20);
+        let limit = quotas.max_disk_gib.saturating_mul(1 << 30);
+        if more == 0 || self.total().saturating_add(more) <= limit {
+            return Ok(());
+        }
+        let gib = |bytes: u64| bytes.div_ceil(1 << 30);
+        let (used, wanted) = (gib(self.total()), gib(more));
+        Err(OverQuota { quota: "max_disk_gib", limit: quotas.max_disk_gib, used, wanted })
     }
 }
 

@@ -70,7 +70,7 @@ fn tenant(number: usize, instances: usize) -> ObservedTenant {
 
 fn pool(tenant: usize, role: Role, count: usize) -> ObservedPool {
     let gateway = role == Role::Gateway;
-    let image = ImageSource::Embedded { profile: Profile::Minimal };
+    let image = ImageSource::embedded(Profile::Minimal);
     let third = (count / 3) as u32;
     let mut spec = PoolSpec::new(name(if gateway { "gateways" } else { "workers" }), image, GIVEN);
     spec.role = role.clone();

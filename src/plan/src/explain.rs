@@ -8,14 +8,14 @@ use mvm_model::desired::PoolSpec;
 use mvm_model::observed::ObservedInstance;
 use mvm_model::record::Millis;
 use mvm_model::state::Status;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::slots::{self, Act, Entry, Scene, Slot, Then};
 use crate::step::Why;
 use crate::terms::Terms;
 
 /// What the planner thinks of one instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explained {
     /// The instance.
     pub instance_id: InstanceId,

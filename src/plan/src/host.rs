@@ -33,7 +33,7 @@ use crate::terms::Terms;
 const RANKS: usize = 4;
 
 /// Roles in the order they come up.
-fn rank(role: &Role) -> usize {
+pub fn rank(role: &Role) -> usize {
     match role {
         Role::Gateway => 0,
         Role::Builder => 1,

@@ -30,7 +30,7 @@ mod step;
 mod terms;
 
 pub use explain::{Explained, explain};
-pub use host::host;
+pub use host::{host, rank};
 pub use note::{About, Note, Reason};
 pub use step::{Ensure, Plan, Step, Why};
 pub use terms::{Overrides, Removal, Terms};

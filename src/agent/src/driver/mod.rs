@@ -17,6 +17,7 @@
 
 mod boot;
 mod prepare;
+mod renew;
 mod settle;
 mod sleep;
 mod stop;
@@ -27,7 +28,10 @@ use std::time::{Duration, Instant};
 
 use mvm_host::lock::{self, Lock};
 use mvm_model::InstancePath;
-use mvm_model::record::InstanceRecord;
+use mvm_model::desired::Wanted;
+use mvm_model::intent::Object;
+use mvm_model::observed::{Failure, Parked};
+use mvm_model::record::{InstanceRecord, ManagedBy};
 use mvm_model::resources::OverQuota;
 use mvm_model::state::{Decision, State, Transition, Verb, decide};
 
@@ -36,7 +40,7 @@ use crate::machine::Machine;
 use crate::service::{Service, now};
 
 /// How long a command waits for another one's transition of the same instance.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a transition did.
 #[derive(Debug)]
@@ -58,9 +62,20 @@ pub struct Phase {
     pub took: Duration,
 }
 
+/// Who asks for a transition, and so what the record remembers of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// A person: the loop leaves the instance as they put it, for a while. A named instance of
+    /// theirs is asked to stay so.
+    Person,
+    /// A plan; what it pauses or puts to sleep is parked for this reason.
+    Plan(Parked),
+}
+
 /// One instance in the hands of one command.
 pub(crate) struct Driver<'a> {
     service: &'a Service,
+    asker: Asker,
     record: InstanceRecord,
     cancel: &'a AtomicBool,
     phases: Vec<Phase>,
@@ -69,7 +84,7 @@ pub(crate) struct Driver<'a> {
 }
 
 impl Service {
-    /// Takes an instance through the transition `verb` asks for.
+    /// Takes an instance through the transition a person asks for.
     ///
     /// # Errors
     /// When it makes no sense in its state, a quota is used up, somebody else is at it, or a
@@ -80,9 +95,49 @@ impl Service {
         verb: Verb,
         cancel: &AtomicBool,
     ) -> Result<Outcome> {
+        self.change_for(Asker::Person, path, verb, cancel).await
+    }
+
+    /// Takes an instance through the transition somebody asks for.
+    ///
+    /// # Errors
+    /// Those of [`Self::change`].
+    pub async fn change_for(
+        &self,
+        asker: Asker,
+        path: &InstancePath,
+        verb: Verb,
+        cancel: &AtomicBool,
+    ) -> Result<Outcome> {
         let mut driver = Driver::open(self, path, cancel, PATIENCE).await?;
+        driver.asker = asker;
         driver.settle().await?;
         driver.apply(verb).await
+    }
+
+    /// Settles what an interrupted command left of an instance.
+    ///
+    /// # Errors
+    /// When somebody else is at it or something of it stays.
+    pub async fn settle_instance(&self, path: &InstancePath, cancel: &AtomicBool) -> Result<()> {
+        Driver::open(self, path, cancel, PATIENCE).await?.settle().await
+    }
+
+    /// Changes an instance's record where no transition is asked for.
+    ///
+    /// # Errors
+    /// When somebody else is at it for longer than `patience`, or it cannot be written.
+    pub(crate) async fn edit_instance(
+        &self,
+        path: &InstancePath,
+        patience: Duration,
+        edit: impl FnOnce(&mut InstanceRecord),
+    ) -> Result<InstanceRecord> {
+        let never = AtomicBool::new(false);
+        let mut driver = Driver::open(self, path, &never, patience).await?;
+        edit(&mut driver.record);
+        self.records.put_instance(&driver.record)?;
+        Ok(driver.record)
     }
 
     /// Destroys an instance with its data; a missing one is fine when it vanished meanwhile.
@@ -90,8 +145,17 @@ impl Service {
     /// # Errors
     /// When something of it stays.
     pub async fn destroy_instance(&self, path: &InstancePath) -> Result<()> {
+        let record = self.instance(path)?;
+        if let Some(name) = &record.name {
+            self.permit(Object::Instance(path.pool.clone(), name.clone()), record.managed_by)?;
+        }
+        self.remove_instance(path).await
+    }
+
+    /// Destroys an instance, whoever's it is.
+    pub(crate) async fn remove_instance(&self, path: &InstancePath) -> Result<()> {
         let never = AtomicBool::new(false);
-        match self.change(path, Verb::Destroy, &never).await {
+        match self.change_for(Asker::Plan(Parked::No), path, Verb::Destroy, &never).await {
             Err(error) if error.kind == Kind::NotFound => Ok(()),
             other => other.map(drop),
         }
@@ -125,7 +189,9 @@ impl<'a> Driver<'a> {
         };
         // Read again: only now nobody else writes it.
         let record = service.records.instance(&path.pool, id)?.ok_or_else(gone)?;
-        Ok(Self { service, record, cancel, phases: Vec::new(), last: Instant::now(), _lock: lock })
+        let (phases, last) = (Vec::new(), Instant::now());
+        let asker = Asker::Plan(record.parked);
+        Ok(Self { service, asker, record, cancel, phases, last, _lock: lock })
     }
 
     async fn apply(mut self, verb: Verb) -> Result<Outcome> {
@@ -135,10 +201,17 @@ impl<'a> Driver<'a> {
                     .hint(refusal.hint)
             })?;
         let already = match decision {
-            Decision::Already(already) => Some(already),
+            Decision::Already(already) => {
+                self.affirm(verb)?;
+                Some(already)
+            }
             Decision::Go(transition) => {
                 let (tenant, path) = (self.record.tenant_id.clone(), self.record.path());
+                self.remember(verb);
                 let result = self.carry_out(transition).await;
+                if let Err(error) = &result {
+                    self.note_failure(verb, error);
+                }
                 self.service.audit(&tenant, path, &format!("instance.{verb}"), &result).await;
                 result?;
                 None
@@ -147,9 +220,54 @@ impl<'a> Driver<'a> {
         Ok(Outcome { record: self.record, already, phases: self.phases })
     }
 
+    /// Remembers in the record who asked; written with the transition.
+    fn remember(&mut self, verb: Verb) {
+        let record = &mut self.record;
+        let parks = matches!(verb, Verb::Warm | Verb::Sleep);
+        match self.asker {
+            Asker::Plan(parked) => record.parked = if parks { parked } else { Parked::No },
+            Asker::Person => {
+                (record.manual, record.parked) = (Some(now()), Parked::No);
+                let theirs = record.name.is_some() && record.managed_by == ManagedBy::Local;
+                if theirs && let Some(wanted) = wanted(verb) {
+                    record.desired = Some(wanted);
+                }
+            }
+        }
+    }
+
+    /// A person asked for what is so already: that is worth remembering too.
+    fn affirm(&mut self, verb: Verb) -> Result<()> {
+        if self.asker != Asker::Person {
+            return Ok(());
+        }
+        self.remember(verb);
+        self.service.records.put_instance(&self.record)
+    }
+
+    /// Counts a transition that failed, so that a plan waits before it tries again. What a
+    /// person asked for and did not get is not kept so.
+    fn note_failure(&mut self, verb: Verb, error: &Error) {
+        let is_ours = !matches!(error.kind, Kind::Interrupted | Kind::Busy | Kind::NotFound);
+        if verb == Verb::Destroy || !is_ours {
+            return;
+        }
+        let count = self.record.failure.map_or(1, |failure| failure.count.saturating_add(1));
+        self.record.failure = Some(Failure { count, at: now() });
+        if self.asker == Asker::Person {
+            self.record.manual = None;
+        }
+        if let Err(error) = self.service.records.put_instance(&self.record) {
+            tracing::warn!(instance = %self.record.path(), error = error.chain(), "a failure is not noted");
+        }
+    }
+
     async fn carry_out(&mut self, transition: Transition) -> Result<()> {
         match transition {
-            Transition::Starting => self.start().await,
+            Transition::Starting => {
+                self.renew()?;
+                self.start().await
+            }
             Transition::Warming => self.warm().await,
             Transition::Resuming => self.resume().await,
             Transition::Sleeping { generation } => self.sleep(generation).await,
@@ -196,9 +314,6 @@ impl<'a> Driver<'a> {
                 )
                 .hint("create its pool with less memory"));
             }
-            Transition::Starting if self.record.revision.is_none() => {
-                usage.admit_running(&quotas, resources).and_then(|()| disk(resources.data_disk_mib))
-            }
             Transition::Starting | Transition::Waking { .. } => {
                 usage.admit_running(&quotas, resources)
             }
@@ -211,6 +326,9 @@ impl<'a> Driver<'a> {
 
     /// Writes the state the transition led to.
     fn finish(&mut self, state: State) -> Result<()> {
+        if !matches!(state, State::Failed { .. }) {
+            self.record.failure = None;
+        }
         self.record.state = state;
         self.record.transition = None;
         self.record.since = now();
@@ -248,6 +366,17 @@ impl<'a> Driver<'a> {
         }
         Ok(())
     }
+}
+
+/// The status a verb asks a named instance to keep.
+fn wanted(verb: Verb) -> Option<Wanted> {
+    Some(match verb {
+        Verb::Start | Verb::Wake => Wanted::Running,
+        Verb::Warm => Wanted::Warm,
+        Verb::Sleep => Wanted::Sleeping,
+        Verb::Stop => Wanted::Stopped,
+        Verb::Destroy => return None,
+    })
 }
 
 /// Memory of this host, MiB.

@@ -48,7 +48,8 @@ impl Driver<'_> {
         let pool = self.record.pool_path();
         let path = self.record.path();
         let current = self.service.pool(&pool)?.current;
-        let digest = digest.or(current).ok_or_else(|| {
+        let asked = || self.record.pinned_revision.clone();
+        let digest = digest.or_else(asked).or(current).ok_or_else(|| {
             Error::new(Kind::WrongState, &path, "the pool's image is not built yet")
                 .hint(format!("mvm pool build {pool}"))
         })?;
@@ -73,6 +74,7 @@ impl Driver<'_> {
             None => Missing::Make,
             Some(_) => Missing::Refuse,
         };
+        self.grow_data()?;
         drive::ensure_data(&dir.join("data.img"), self.record.resources.data_disk_mib, missing)
             .about(&path, "find its data drive")?;
         self.write_config(tenant, revision.manifest.workload.as_ref())?;

@@ -44,7 +44,7 @@ impl Driver<'_> {
         self.service.forget_vm(&self.record)?;
         self.remove_port().await?;
         let dir = self.service.instance_dir(&self.record);
-        self.service.records.remove(&path, &dir, "instance.json")?;
+        self.service.records.remove(&path, &dir)?;
         if let Err(error) = self.service.refresh_dns().await {
             // The instance is gone; a name that leads nowhere goes with the next change.
             tracing::warn!(instance = %path, error = error.chain(), "cannot take its name away");

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mvm_guest_proto::message::{
-    Call, Done, Failure, Hello, Message, Outcome, Poweroff, Request, SleepPrep, SleepPrepared,
-    Status, Wake, Woken,
+    Call, Done, Failure, Hello, Message, Outcome, Poweroff, Request, SecretsMounted, SecretsStep,
+    SleepPrep, SleepPrepared, Status, Wake, Woken,
 };
 use mvm_guest_proto::mux::{Inbound, Mux, OpenError, Transport};
 use serde::de::DeserializeOwned;
@@ -195,6 +195,19 @@ impl GuestClient {
         limit: Duration,
     ) -> Result<Woken, GuestError> {
         self.ask("waking the guest", limit, id, Request::Wake(request)).await
+    }
+
+    /// Takes a step of changing the secrets of a guest that runs. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`GuestError::Refused`] while a process holds them, [`GuestError::Unsupported`] from a
+    /// guest agent that is older.
+    pub async fn secrets(
+        &self,
+        step: SecretsStep,
+        limit: Duration,
+    ) -> Result<SecretsMounted, GuestError> {
+        self.ask("changing the guest's secrets", limit, "", Request::Secrets(step)).await
     }
 
     /// Turns the guest off; returns once it has begun to. Safe to repeat with the same `id`.

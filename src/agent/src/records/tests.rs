@@ -68,12 +68,12 @@ fn a_record_of_a_newer_version_is_left_alone() {
 }
 
 #[test]
-fn removing_takes_the_record_first() {
+fn what_is_removed_is_gone_and_removing_it_again_is_fine() {
     let (_dir, records) = records();
     records.put_tenant(&tenant("acme", 1)).unwrap();
     let dir = records.dirs.tenant(&"acme".parse().unwrap());
     fs::write(dir.join("more"), b"x").unwrap();
-    records.remove("acme", &dir, "tenant.json").unwrap();
+    records.remove("acme", &dir).unwrap();
     assert!(!dir.exists());
-    records.remove("acme", &dir, "tenant.json").unwrap();
+    records.remove("acme", &dir).unwrap();
 }

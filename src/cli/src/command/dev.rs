@@ -92,7 +92,7 @@ async fn create(context: &Context, path: &InstancePath) -> Result<()> {
             .create_tenant(NewTenant { builtin: true, ..NewTenant::named(tenant.clone()) })
             .await,
     )?;
-    let image = ImageSource::Embedded { profile: Profile::Minimal };
+    let image = ImageSource::embedded(Profile::Minimal);
     let new = NewPool { path: path.pool.clone(), image, role: Role::Worker, resources: RESOURCES };
     exists_already(service.create_pool(new).await)?;
     let step = Step::start("preparing the image");

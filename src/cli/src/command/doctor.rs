@@ -26,34 +26,28 @@ pub fn run(args: Args) -> ExitCode {
 async fn doctor(context: Context) -> Result<ExitCode> {
     let checks = context.service.checks().await;
     let verdicts = context.service.known_verdicts();
-    if context.form == Form::Json {
-        output::json(&serde_json::json!({ "checks": checks, "vmms": verdicts }))?;
-    } else {
-        print(&checks)?;
-        for verdict in &verdicts {
-            output::line(&format!("      vmm           {verdict}"))?;
-        }
-        if verdicts.is_empty() {
-            output::line(
-                "      vmm           nothing proven since this boot: 'mvm bootstrap' does it",
-            )?;
+    match context.form {
+        Form::Json => output::json(&serde_json::json!({ "checks": checks, "vmms": verdicts }))?,
+        Form::People => {
+            checks.iter().try_for_each(print)?;
+            for verdict in &verdicts {
+                output::line(&format!("      vmm           {verdict}"))?;
+            }
         }
     }
     let bad = checks.iter().any(|check| check.health == Health::Bad);
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print(checks: &[Check]) -> Result<()> {
-    for check in checks {
-        let mark = match check.health {
-            Health::Good => "ok",
-            Health::Warning => "warn",
-            Health::Bad => "BAD",
-        };
-        output::line(&format!("{mark:5} {:13} {}", check.name, check.found))?;
-        if let Some(remedy) = &check.remedy {
-            output::line(&format!("{:20}hint: {remedy}", ""))?;
-        }
+fn print(check: &Check) -> Result<()> {
+    let mark = match check.health {
+        Health::Good => "ok",
+        Health::Warning => "warn",
+        Health::Bad => "FAIL",
+    };
+    output::line(&format!("{mark:5} {:13} {}", check.name, check.found))?;
+    if let Some(remedy) = &check.remedy {
+        output::line(&format!("{:20}hint: {remedy}", ""))?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Each has the same shape: `Args` (clap), `run(args) -> ExitCode` that becomes root if it must,
 //! opens a [`Context`](crate::runtime::Context) and calls the service.
 
+pub mod add;
 pub mod bench;
 pub mod bootstrap;
 pub mod completions;
@@ -13,6 +14,7 @@ pub mod events;
 pub mod image;
 pub mod instance;
 pub mod net;
+pub mod node;
 pub mod pool;
 pub mod status;
 pub mod stop;

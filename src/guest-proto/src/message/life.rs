@@ -215,3 +215,25 @@ pub struct Poweroff {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
 }
+
+/// A step of changing the secrets of a guest that runs. The host writes the drive between the
+/// two, while it is not mounted; both may be repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum SecretsStep {
+    /// Unmount the drive and forget what was on it. Refused while a process holds it.
+    Release,
+    /// Mount what is on it now.
+    Mount {
+        /// Its epoch.
+        epoch: u64,
+    },
+}
+
+/// What of the secrets drive is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SecretsMounted {
+    /// The UUID of its file system, as text; `None` when it is not mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+}

@@ -35,7 +35,8 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 /// Least random bytes a wake brings.
 const LEAST_ENTROPY: usize = 32;
 
-fn owns_machine(guest: &Guest) -> Result<(), Failure> {
+/// Whether the machine is ours to put to sleep, wake or give other secrets.
+pub(super) fn owns_machine(guest: &Guest) -> Result<(), Failure> {
     match guest.place {
         Place::Init | Place::Service { .. } => Ok(()),
         Place::Lodger => {
@@ -93,7 +94,7 @@ fn unmount(guest: &Guest, force: bool, prepared: &mut SleepPrepared) -> Result<(
 }
 
 /// Gives who is just reading a moment to finish.
-fn unmount_patiently(drive: Drive) -> Result<(), UnmountError> {
+pub(super) fn unmount_patiently(drive: Drive) -> Result<(), UnmountError> {
     let end = Instant::now() + BUSY_PATIENCE;
     loop {
         match drive.unmount() {

@@ -164,7 +164,7 @@ impl Work<'_> {
         };
         Manifest {
             schema_version: 1,
-            profile: self.request.profile,
+            profile: self.request.profile.into(),
             role: self.request.role.clone(),
             builder: "embedded".into(),
             guest_proto: self.request.guest_proto,

@@ -93,6 +93,14 @@ pub(super) fn check_static(bytes: &[u8], arch: Arch) -> Result<(), NotAGuest> {
     }
 }
 
+/// Whether a file starting with `head` is a kernel Firecracker loads on `arch`.
+pub(super) fn check_kernel(head: &[u8], arch: Arch) -> bool {
+    match arch {
+        Arch::X86_64 => Header::of(head).is_some_and(|header| header.arch() == Some(arch)),
+        Arch::Aarch64 => head.get(56..60) == Some(b"ARM\x64".as_slice()),
+    }
+}
+
 /// The values of `key` in a kernel module's `.modinfo` (`depends`, `softdep`, `name`).
 pub(super) fn modinfo(module: &[u8], key: &str) -> Option<Vec<String>> {
     let info = Header::of(module)?.section(".modinfo")?;

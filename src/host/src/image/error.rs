@@ -8,6 +8,7 @@ use mvm_model::image::Profile;
 
 use super::guest::GuestError;
 use super::kernel::KernelError;
+use super::nix::NixError;
 use super::npm::NpmError;
 use crate::packages::{Arch, PackageError, process::RunError};
 
@@ -33,6 +34,17 @@ pub enum ImageError {
         profile: Profile,
         /// The architecture.
         arch: Arch,
+    },
+    /// Nix did not build it.
+    #[error(transparent)]
+    Nix(#[from] NixError),
+    /// An image made elsewhere is not what we can use.
+    #[error("cannot use the image: {file} {problem}")]
+    Import {
+        /// The file within it.
+        file: String,
+        /// `is missing`, `is a link, not a file`.
+        problem: String,
     },
     /// There is no guest agent to put into the image.
     #[error(transparent)]
@@ -131,6 +143,10 @@ impl ImageError {
             Self::UnsupportedOs { .. } => Some("build the image with Nix: --builder nix".into()),
             Self::Package(error) => error.hint(),
             Self::Npm(error) => error.hint(),
+            Self::Nix(error) => error.hint(),
+            Self::Import { .. } => {
+                Some("docs/reference/image-output.md says which files an image has".into())
+            }
             Self::Guest(error) => error.hint(),
             Self::Run(error) => error.hint(),
             Self::NoMkfs { .. } => Some("install erofs-utils (or run: mvm bootstrap)".into()),
@@ -157,6 +173,7 @@ impl ImageError {
         match self {
             Self::Cancelled { .. } | Self::Run(RunError::Cancelled { .. }) => true,
             Self::Package(error) => error.is_cancelled(),
+            Self::Nix(error) => error.is_cancelled(),
             Self::Guest(error) => error.is_cancelled(),
             _ => false,
         }

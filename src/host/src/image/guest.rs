@@ -117,6 +117,11 @@ pub fn find_guest(arch: Arch, control: Control<'_>) -> Result<GuestBinary, Guest
     }
 }
 
+/// The checkout this program lies in, if any.
+pub(super) fn checkout_of_this_program() -> Option<PathBuf> {
+    checkout::find(&std::env::current_exe().ok()?)
+}
+
 /// `<prefix>/bin/mvm` → `<prefix>/libexec/mvm/mvm-guest-<arch>`.
 fn installed(exe: &Path, arch: Arch) -> PathBuf {
     let prefix = exe.parent().and_then(Path::parent).unwrap_or(Path::new("/usr"));

@@ -19,6 +19,7 @@
 //!                          │  guest.rs    the mvm-guest binary ──────┼─ initrd.rs (cpio.rs) → initrd
 //!                          └─ rootfs.rs, profile.rs  a file tree ────┴─ mkfs.rs → rootfs
 //!  npm packages (npm/) ───────────┘
+//!  nix/  a flake's output ─► import/  files made elsewhere, checked ─► store
 //!  build.rs, boot.rs run the steps in a temporary directory of the store
 //!  store/   revisions/<digest>/ by rename; index/<input key>; lock; gc; links into pools
 //! ```
@@ -32,12 +33,16 @@ mod cpio;
 mod elf;
 mod error;
 mod guest;
+mod import;
 mod initrd;
 mod inputs;
 mod kernel;
 mod mkfs;
 mod modules;
+mod nix;
 mod npm;
+mod own;
+mod person;
 mod profile;
 mod rootfs;
 mod store;
@@ -47,5 +52,8 @@ mod workload;
 pub use build::{Request, build};
 pub use error::ImageError;
 pub use guest::{GuestBinary, GuestError, find_guest};
+pub use import::{Import, import};
+pub use nix::{Built, Nix, NixError, Target};
 pub use npm::NpmError;
-pub use store::{BootFiles, Freed, Revision, Store};
+pub use own::is_own_flake;
+pub use store::{BootFiles, Freed, Hold, Revision, Store};

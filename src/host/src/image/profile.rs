@@ -7,7 +7,7 @@ use crate::packages::PackageSet;
 /// The package sets an image of `profile` is made from.
 pub(super) fn package_sets(profile: Profile) -> &'static [PackageSet] {
     match profile {
-        Profile::Minimal => &[PackageSet::Kernel, PackageSet::Busybox],
+        Profile::Minimal | Profile::Hello => &[PackageSet::Kernel, PackageSet::Busybox],
         Profile::Node => &[PackageSet::Kernel, PackageSet::Busybox, PackageSet::Node],
         Profile::OpenClaw => &[PackageSet::Kernel, PackageSet::Busybox, PackageSet::Runtime],
     }
@@ -16,7 +16,7 @@ pub(super) fn package_sets(profile: Profile) -> &'static [PackageSet] {
 /// That of its sets whose files go into the root as they are.
 pub(super) fn files_of(profile: Profile) -> Option<PackageSet> {
     match profile {
-        Profile::Minimal => None,
+        Profile::Minimal | Profile::Hello => None,
         Profile::Node => Some(PackageSet::Node),
         Profile::OpenClaw => Some(PackageSet::Runtime),
     }

@@ -26,7 +26,7 @@ const OPENCLAW: Gateway = Gateway {
 
 fn gateway(profile: Profile) -> Gateway {
     match profile {
-        Profile::Minimal | Profile::Node => PAGE,
+        Profile::Minimal | Profile::Hello | Profile::Node => PAGE,
         Profile::OpenClaw => OPENCLAW,
     }
 }

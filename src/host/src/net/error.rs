@@ -114,7 +114,23 @@ pub enum NetError {
     },
 }
 
+/// Root in a container or under a service manager may lack it.
+const CAPABILITY: &str =
+    "run it as root with the capability CAP_NET_ADMIN; 'mvm doctor' says whether we have it";
+
 impl NetError {
+    /// Whether the kernel says that we may not.
+    fn is_denied(&self) -> bool {
+        match self {
+            Self::Netlink { source: rtnetlink::Error::NetlinkError(message), .. } => {
+                matches!(message.to_io().kind(), io::ErrorKind::PermissionDenied)
+            }
+            Self::NftRefused { stderr, .. } => stderr.contains("Operation not permitted"),
+            Self::Sysctl { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
+
     /// What a person can do about it, where there is something.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -122,7 +138,8 @@ impl NetError {
             Self::Taken { .. } => {
                 Some("choose another --net-id and --subnet, or remove the holder")
             }
-            Self::Open(_) | Self::Tap { .. } => Some("run as root (CAP_NET_ADMIN)"),
+            Self::Open(_) | Self::Tap { .. } => Some(CAPABILITY),
+            _ if self.is_denied() => Some(CAPABILITY),
             Self::Busy(_) => Some("try again when the other command is done"),
             _ => None,
         }

@@ -74,15 +74,17 @@ impl Fetcher {
         Ok((resolved, files))
     }
 
+    /// Package files below `dir` that `keep` does not name, with their sizes in bytes.
+    pub(crate) fn unused_in(dir: &Path, keep: impl Fn(&str) -> bool) -> Vec<(PathBuf, u64)> {
+        let entries = fs::read_dir(dir.join("debs")).into_iter().flatten().flatten();
+        let unused = entries.filter(|entry| !keep(&entry.file_name().to_string_lossy()));
+        unused.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.len()))).collect()
+    }
+
     /// Removes package files below `dir` that `keep` does not name; the bytes that were freed.
     pub(crate) fn prune_in(dir: &Path, keep: impl Fn(&str) -> bool) -> u64 {
-        let entries = fs::read_dir(dir.join("debs")).into_iter().flatten().flatten();
-        let drop = entries.filter(|entry| !keep(&entry.file_name().to_string_lossy()));
-        drop.filter_map(|entry| {
-            let size = entry.metadata().ok()?.len();
-            fs::remove_file(entry.path()).ok().map(|()| size)
-        })
-        .sum()
+        let unused = Self::unused_in(dir, keep).into_iter();
+        unused.filter_map(|(file, size)| fs::remove_file(file).ok().map(|()| size)).sum()
     }
 
     fn files(&self, set: &Resolved, control: Control<'_>) -> Result<Vec<PathBuf>, PackageError> {

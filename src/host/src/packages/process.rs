@@ -48,7 +48,7 @@ pub(crate) struct Job<'a> {
     pub(crate) interrupt: Interrupt,
     /// Where all output is appended, if anywhere.
     pub(crate) log: Option<&'a Path>,
-    /// Called with every line of standard output.
+    /// Called with every line of either output.
     pub(crate) on_line: Option<&'a dyn Fn(&str)>,
 }
 
@@ -206,7 +206,7 @@ fn start(job: &mut Job<'_>, program: &str) -> Result<Child, RunError> {
 struct Streams {
     pipes: [Option<Pipe>; 2],
     kept: [Vec<u8>; 2],
-    line: Vec<u8>,
+    lines: [Vec<u8>; 2],
     log: Option<File>,
 }
 
@@ -244,7 +244,7 @@ impl Streams {
         };
         let log = job.log.map(open).transpose()?;
         let pipes = [child.stdout.take().map(Pipe::Out), child.stderr.take().map(Pipe::Err)];
-        Ok(Self { pipes, kept: [Vec::new(), Vec::new()], line: Vec::new(), log })
+        Ok(Self { pipes, kept: [Vec::new(), Vec::new()], lines: [Vec::new(), Vec::new()], log })
     }
 
     /// How long to wait for more.
@@ -291,31 +291,33 @@ impl Streams {
         }
         let room = KEPT_BYTES.saturating_sub(self.kept[index].len());
         self.kept[index].extend_from_slice(&bytes[..bytes.len().min(room)]);
-        if let (0, Some(on_line)) = (index, job.on_line) {
-            self.lines(bytes, on_line);
+        if let Some(on_line) = job.on_line {
+            tell_lines(&mut self.lines[index], bytes, on_line);
         }
         Ok(())
     }
 
-    fn lines(&mut self, bytes: &[u8], on_line: &dyn Fn(&str)) {
-        for byte in bytes {
-            match byte {
-                b'\n' | b'\r' => {
-                    on_line(&String::from_utf8_lossy(&self.line));
-                    self.line.clear();
-                }
-                byte if self.line.len() < 4096 => self.line.push(*byte),
-                _ => {}
-            }
-        }
-    }
-
     fn finish(self, status: ExitStatus, job: &Job<'_>) -> Output {
-        if let (Some(on_line), false) = (job.on_line, self.line.is_empty()) {
-            on_line(&String::from_utf8_lossy(&self.line));
+        if let Some(on_line) = job.on_line {
+            let unended = self.lines.iter().filter(|line| !line.is_empty());
+            unended.for_each(|line| on_line(&String::from_utf8_lossy(line)));
         }
         let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
         Output { status, stdout: text(&self.kept[0]), stderr: text(&self.kept[1]) }
+    }
+}
+
+/// Adds bytes to the line so far and tells every line they end.
+fn tell_lines(line: &mut Vec<u8>, bytes: &[u8], on_line: &dyn Fn(&str)) {
+    for byte in bytes {
+        match byte {
+            b'\n' | b'\r' => {
+                on_line(&String::from_utf8_lossy(line));
+                line.clear();
+            }
+            byte if line.len() < 4096 => line.push(*byte),
+            _ => {}
+        }
     }
 }
 

@@ -65,6 +65,13 @@ pub fn check_tenants(tenants: &[TenantSpec]) -> Vec<Problem> {
     findings.0
 }
 
+/// What of one tenant is above its quotas or does not fit its subnet.
+pub fn check_quotas(tenant: &TenantSpec) -> Vec<Problem> {
+    let mut findings = Findings::default();
+    quota::tenant(tenant, &mut findings);
+    findings.0
+}
+
 #[derive(Default)]
 struct Findings(Vec<Problem>);
 

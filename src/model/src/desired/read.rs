@@ -175,7 +175,7 @@ fn image(fields: &mut Fields<'_>) -> Option<ImageSource> {
         return None;
     }
     let (reference, profile) = (fields.required("flake_ref"), fields.required("profile"));
-    Some(ImageSource::Flake { reference: reference?, profile: profile? })
+    Some(ImageSource::flake(reference?, profile?))
 }
 
 fn source(fields: &mut Fields<'_>) -> Option<ImageSource> {
@@ -184,9 +184,13 @@ fn source(fields: &mut Fields<'_>) -> Option<ImageSource> {
         match kind.as_str() {
             "flake" => {
                 let (reference, profile) = (image.required("ref"), image.required("profile"));
-                Some(ImageSource::Flake { reference: reference?, profile: profile? })
+                let role = image.optional("role");
+                Some(ImageSource::Flake { reference: reference?, profile: profile?, role })
             }
-            "embedded" => Some(ImageSource::Embedded { profile: image.required("profile")? }),
+            "embedded" => {
+                let (profile, role) = (image.required("profile"), image.optional("role"));
+                Some(ImageSource::Embedded { profile: profile?, role })
+            }
             "revision" => Some(ImageSource::Revision { digest: image.required("digest")? }),
             "oci" => {
                 image.wrong("kind", "\"oci\" is reserved", "use flake, embedded or revision");

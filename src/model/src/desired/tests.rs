@@ -82,8 +82,8 @@ fn a_small_document_has_the_documented_defaults() {
     assert_eq!((tenant.quotas, &tenant.egress), (Quotas::default(), &Egress::Internet));
     let pool = &tenant.pools[0];
     assert_eq!((&pool.role, pool.runtime_policy.min_running_seconds), (&Role::Worker, 60));
-    let (reference, profile) = (".".into(), crate::image::Profile::Minimal);
-    assert_eq!(pool.image, ImageSource::Flake { reference, profile });
+    let profile = crate::image::Profile::Minimal.into();
+    assert_eq!(pool.image, ImageSource::flake(".".parse().unwrap(), profile));
     assert!(pool.instances.is_none() && !state.prune_unknown_tenants);
 }
 

@@ -9,7 +9,7 @@
 //! | yes | differently | its owner | updated |
 //! | yes | differently | another | refused, naming owner and `adopt` |
 //! | yes, orphaned | yes | its owner | updated, no longer orphaned |
-//! | yes | no | its owner, where the declaration speaks for what it does not name | orphaned |
+//! | yes, not critical | no | its owner, where the declaration speaks for what it does not name | orphaned |
 //! | yes | no | otherwise | unchanged |
 //!
 //! Net id, subnet and a pool's role are for life: asking for others is refused. What a file says
@@ -83,7 +83,8 @@ pub fn merge(current: &Intent, declared: &Declaration, source: Source) -> Merge 
     if declared.other_tenants == Unnamed::Orphan {
         for present in &current.tenants {
             let named = declared.tenants.iter().any(|spec| spec.tenant_id == present.tenant_id);
-            if !named && present.managed_by == writer && !present.orphaned {
+            let critical = present.pools.iter().any(|pool| pool.critical);
+            if !named && present.managed_by == writer && !present.orphaned && !critical {
                 merging.merge.changes.push(Change::OrphanTenant(present.tenant_id.clone()));
             }
         }
@@ -121,7 +122,7 @@ impl Merging<'_> {
         // A tenant that names no pool at all says nothing about them.
         let Some(present) = present.filter(|_| !spec.pools.is_empty()) else { return };
         for pool in present.pools.iter().filter(|pool| spec.pool(&pool.pool_id).is_none()) {
-            let ours = pool.managed_by == self.writer && !pool.orphaned;
+            let ours = pool.managed_by == self.writer && !pool.orphaned && !pool.critical;
             if ours && self.declared.other_pools == Unnamed::Orphan {
                 let (tenant, pool) = (spec.tenant_id.clone(), pool.pool_id.clone());
                 self.change(Change::OrphanPool(PoolPath { tenant, pool }));
@@ -180,6 +181,7 @@ impl Merging<'_> {
             let known = InstanceSpec {
                 instance_id: present.instance_id.or(spec.instance_id),
                 offset: present.offset.or(spec.offset),
+                data_disk_mib: spec.data_disk_mib.or(present.data_disk_mib),
                 ..stamped
             };
             let change = Change::UpdateInstance(path.clone(), known);

@@ -37,7 +37,7 @@ pub(super) fn tenant(name: &str, net_id: u16) -> TenantSpec {
 }
 
 pub(super) fn pool(name: &str, role: Role, running: u32, warm: u32, sleeping: u32) -> PoolSpec {
-    let image = ImageSource::Embedded { profile: Profile::Minimal };
+    let image = ImageSource::embedded(Profile::Minimal);
     PoolSpec {
         role,
         desired_counts: DesiredCounts { running, warm, sleeping },

@@ -97,7 +97,7 @@ async fn create(context: &Context) -> Result<InstanceRecord> {
     let tenant: TenantName = TENANT.parse().map_err(invalid)?;
     let path = PoolPath { tenant: tenant.clone(), pool: "workers".parse().map_err(invalid)? };
     exists_already(context.service.create_tenant(NewTenant::named(tenant)).await)?;
-    let image = ImageSource::Embedded { profile: Profile::Minimal };
+    let image = ImageSource::embedded(Profile::Minimal);
     exists_already(
         context
             .service

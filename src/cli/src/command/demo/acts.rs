@@ -73,7 +73,7 @@ async fn pool(
     let service = &context.service;
     let pool = name.parse().map_err(|error| Error::new(Kind::Invalid, name, format!("{error}")))?;
     let path = PoolPath { tenant: tenant.clone(), pool };
-    let image = ImageSource::Embedded { profile: Profile::Minimal };
+    let image = ImageSource::embedded(Profile::Minimal);
     exists_already(
         service.create_pool(NewPool { path: path.clone(), image, role, resources }).await,
     )?;

@@ -43,7 +43,7 @@ pub fn run(args: Args) -> ExitCode {
 async fn create(context: Context, args: Args) -> Result<ExitCode> {
     let resources =
         Resources { vcpus: args.cpus, mem_mib: args.mem, data_disk_mib: args.data_disk };
-    let image = ImageSource::Embedded { profile: args.profile };
+    let image = ImageSource::embedded(args.profile);
     let record = context
         .service
         .create_pool(NewPool { path: args.pool, image, role: args.role, resources })

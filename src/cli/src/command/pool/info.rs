@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_agent::view::PoolView;
 use mvm_model::PoolPath;
 use mvm_model::image::ImageSource;
 
@@ -63,16 +64,24 @@ async fn info(context: Context, args: Args) -> Result<ExitCode> {
             format!("{} running, {} warm, {} sleeping", want.running, want.warm, want.sleeping),
         ),
         ("Actual", if actual.is_empty() { "no instances".into() } else { actual.join(", ") }),
-        ("Disk", output::bytes(view.disk_bytes)),
+        ("Disk", disk(&view)),
     ])?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a pool takes of its tenant's quota, and of the disk.
+fn disk(view: &PoolView) -> String {
+    let claim = view.disk_claim;
+    format!(
+        "{} of the tenant's quota (data drives {}, snapshots {}); {} on disk",
+        output::bytes(claim.total()),
+        output::bytes(claim.data_bytes),
+        output::bytes(claim.snapshot_bytes),
+        output::bytes(view.disk_bytes)
+    )
+}
+
 /// An image source for people.
 pub fn image(source: &ImageSource) -> String {
-    match source {
-        ImageSource::Flake { reference, profile } => format!("{reference}#{profile}"),
-        ImageSource::Embedded { profile } => profile.to_string(),
-        ImageSource::Revision { digest } => format!("revision {}", digest.short()),
-    }
+    source.to_string()
 }

@@ -52,7 +52,8 @@ async fn info(context: Context, args: Args) -> Result<ExitCode> {
         ("Warm", of(usage.warm.into(), quotas.max_warm.into())),
         ("vCPUs", of(usage.vcpus.into(), quotas.max_vcpus.into())),
         ("Memory", format!("{} MiB of {} MiB", usage.mem_mib, quotas.max_mem_mib)),
-        ("Disk", format!("{} of {} GiB", output::bytes(view.disk_bytes), quotas.max_disk_gib)),
+        ("Disk", format!("{} of {} GiB", output::bytes(view.disk_claim.total()), quotas.max_disk_gib)),
+        ("On disk", output::bytes(view.disk_bytes)),
     ])?;
     Ok(ExitCode::SUCCESS)
 }

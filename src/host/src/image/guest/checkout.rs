@@ -3,14 +3,11 @@
 //! cargo runs as the person who invoked us: a root process started by sudo gives up its rights
 //! for it, so no root-owned file appears in `target/` and no build script runs as root.
 
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use nix::unistd::{Gid, Uid, User, geteuid};
-
+use super::super::person::Person;
 use super::GuestError;
 use crate::packages::process::{Interrupt, Job, Output, run};
 use crate::packages::{Arch, Control};
@@ -28,6 +25,21 @@ pub(super) fn find(exe: &Path) -> Option<PathBuf> {
         dir.join("Cargo.toml").is_file() && dir.join("src/guest/Cargo.toml").is_file()
     };
     places.find(is_checkout).map(Path::to_path_buf)
+}
+
+/// A program of Rust's in the checkout, in a person's environment.
+fn cargo_as(person: &Person, program: &str, root: &Path) -> Command {
+    let mut command = person.command(program, root);
+    // What cargo told *us* about ourselves is not about the agent.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_") {
+            command.env_remove(name);
+        }
+    }
+    if person.is_other() {
+        command.env_remove("CARGO_HOME").env_remove("RUSTUP_HOME");
+    }
+    command
 }
 
 /// How to get a static program out of Rust here.
@@ -51,7 +63,7 @@ pub(super) fn build(root: &Path, arch: Arch, control: Control<'_>) -> Result<Pat
     let person = Person::invoking();
     let target = target(&person, root, arch, control)?;
     control.say("building the guest agent");
-    let mut cargo = person.command(&person.cargo(), root);
+    let mut cargo = cargo_as(&person, &person.cargo(), root);
     cargo.args(["build", "--quiet", "-p", "mvm-guest", "--profile", "guest"]);
     cargo.args(["--message-format", "json-render-diagnostics", "--target", target.name()]);
     if let Target::Gnu(name) = &target {
@@ -85,7 +97,7 @@ fn target(
     if has_target(person, root, &musl, control)? {
         return Ok(Target::Musl(musl));
     }
-    let rustup = person.command("rustup", root);
+    let rustup = cargo_as(person, "rustup", root);
     match add_target(rustup, &musl, control) {
         Ok(()) => Ok(Target::Musl(musl)),
         Err(GuestError::Run(error @ crate::packages::process::RunError::Cancelled { .. })) => {
@@ -118,7 +130,7 @@ fn has_target(
     target: &str,
     control: Control<'_>,
 ) -> Result<bool, GuestError> {
-    let mut rustc = person.command("rustc", root);
+    let mut rustc = cargo_as(person, "rustc", root);
     rustc.args(["--print", "target-libdir", "--target", target]);
     let output = match child("asking Rust for its targets", rustc, QUERY_LIMIT, control) {
         Err(GuestError::Run(crate::packages::process::RunError::NotInstalled {
@@ -146,60 +158,6 @@ fn child(
     Ok(run(Job { what, command, deadline, cancel, interrupt, log: None, on_line: None })?)
 }
 
-/// Who cargo runs as.
-struct Person {
-    /// Set when we are root on behalf of somebody.
-    change_to: Option<(Uid, Gid)>,
-    home: Option<PathBuf>,
-}
-
-impl Person {
-    fn invoking() -> Self {
-        let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
-        let behind = id("SUDO_UID").zip(id("SUDO_GID")).filter(|(uid, _)| *uid != 0);
-        let change_to = behind
-            .filter(|_| geteuid().is_root())
-            .map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid)));
-        let uid = change_to.map_or(geteuid(), |(uid, _)| uid);
-        let home = User::from_uid(uid).ok().flatten().map(|user| user.dir);
-        Self { change_to, home }
-    }
-
-    /// The cargo that runs us, when one does and it is ours to run.
-    fn cargo(&self) -> String {
-        let told = std::env::var("CARGO").ok().filter(|path| Path::new(path).is_absolute());
-        told.filter(|_| self.change_to.is_none()).unwrap_or_else(|| "cargo".into())
-    }
-
-    /// A command in the checkout, in this person's environment: sudo's lacks their `PATH`.
-    fn command(&self, program: &str, root: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.current_dir(root).env("PATH", self.path());
-        // What cargo told *us* about ourselves is not about the agent.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CARGO_PKG_") {
-                command.env_remove(name);
-            }
-        }
-        if let Some((uid, gid)) = self.change_to {
-            // The standard library drops supplementary groups along with the user.
-            command.uid(uid.as_raw()).gid(gid.as_raw()).env_remove("CARGO_HOME");
-            command.env_remove("RUSTUP_HOME");
-            self.home.iter().for_each(|home| {
-                command.env("HOME", home);
-            });
-        }
-        command
-    }
-
-    fn path(&self) -> OsString {
-        let own = self.home.iter().map(|home| home.join(".cargo/bin"));
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let all: Vec<PathBuf> = own.chain(std::env::split_paths(&path)).collect();
-        std::env::join_paths(all).unwrap_or(path)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,17 +180,5 @@ mod tests {
         std::fs::write(dir.path().join("src/guest/Cargo.toml"), "").unwrap();
         let exe = dir.path().join("target/debug/deps/mvm-1234");
         assert_eq!(find(&exe).as_deref(), Some(dir.path()));
-    }
-
-    #[test]
-    fn cargo_runs_as_the_person_behind_sudo_without_roots_groups() {
-        if !geteuid().is_root() {
-            return eprintln!("SKIP: giving up root needs root");
-        }
-        let nobody = (Uid::from_raw(65534), Gid::from_raw(65534));
-        let person = Person { change_to: Some(nobody), home: Some("/nonexistent".into()) };
-        let output = person.command("id", Path::new("/")).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.starts_with("uid=65534") && !said.contains("(root)"), "{said}");
     }
 }

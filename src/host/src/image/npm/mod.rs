@@ -69,7 +69,7 @@ impl Npm {
     /// When its programs are not made for `arch`.
     pub(super) fn of(profile: Profile, arch: Arch) -> Result<Option<Self>, ImageError> {
         match (profile, arch) {
-            (Profile::Minimal | Profile::Node, _) => Ok(None),
+            (Profile::Minimal | Profile::Hello | Profile::Node, _) => Ok(None),
             (Profile::OpenClaw, Arch::X86_64) => Ok(Some(OPENCLAW)),
             (Profile::OpenClaw, Arch::Aarch64) => Err(ImageError::NoProfile { profile, arch }),
         }

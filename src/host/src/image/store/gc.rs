@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mvm_model::Digest;
 
@@ -27,6 +27,7 @@ impl Store {
     /// files no remaining revision was made from. Pools have their own links, so even a revision
     /// that a VM runs from can go without harm to it.
     pub fn gc(&self, keep: &[Digest], control: Control<'_>) -> Result<Freed, ImageError> {
+        let _alone = self.alone(control)?;
         let lock = self.lock(control)?;
         let mut freed = Freed::default();
         for digest in self.digests()?.into_iter().filter(|digest| !keep.contains(digest)) {
@@ -43,6 +44,18 @@ impl Store {
         Ok(freed)
     }
 
+    /// What [`Store::gc`] would remove now. Takes no lock: somebody may change it meanwhile.
+    pub fn would_free(&self, keep: &[Digest]) -> Result<Freed, ImageError> {
+        let (left, gone): (Vec<_>, Vec<_>) =
+            self.digests()?.into_iter().partition(|digest| keep.contains(digest));
+        let left: Vec<_> = left.iter().filter_map(|digest| self.get(digest).ok()).collect();
+        let revisions = gone.iter().map(|digest| unshared(&self.revisions().join(digest.as_str())));
+        let debs = Fetcher::unused_in(&self.packages(), is_used(&left));
+        let npm = self.unused_npm(&left);
+        let packages = debs.iter().chain(&npm).map(|(_, size)| size).sum::<u64>();
+        Ok(Freed { bytes: revisions.sum::<u64>() + packages, revisions: gone })
+    }
+
     /// One rename takes a revision out; a kill after it leaves only rubbish in `tmp`.
     fn remove(&self, digest: &Digest) -> Result<u64, ImageError> {
         let place = self.revisions().join(digest.as_str());
@@ -55,27 +68,34 @@ impl Store {
 
     fn prune_packages(&self) -> Result<u64, ImageError> {
         let left = self.list()?;
-        let used: BTreeSet<String> = left.iter().flat_map(Revision::packages).collect();
-        let named = |file: &str| {
-            let mut parts = file.split('_');
-            let name = parts.next().unwrap_or_default();
-            let version = parts.next().unwrap_or_default().replace("%3a", ":");
-            used.contains(&format!("{name} {version}"))
-        };
-        Ok(Fetcher::prune_in(&self.packages(), named) + self.prune_npm(&left)?)
+        Ok(Fetcher::prune_in(&self.packages(), is_used(&left)) + self.prune_npm(&left)?)
     }
 
     fn prune_npm(&self, left: &[Revision]) -> Result<u64, ImageError> {
-        let used = |name: &str| Npm::is_used(name, left.iter().flat_map(|r| &r.manifest.inputs));
         let mut bytes = 0;
-        for entry in fs::read_dir(self.npm()).into_iter().flatten().flatten() {
-            if !used(&entry.file_name().to_string_lossy()) {
-                let place = entry.path();
-                bytes += size(&place);
-                fs::remove_dir_all(&place).map_err(io("remove", &place))?;
-            }
+        for (place, size) in self.unused_npm(left) {
+            bytes += size;
+            fs::remove_dir_all(&place).map_err(io("remove", &place))?;
         }
         Ok(bytes)
+    }
+
+    fn unused_npm(&self, left: &[Revision]) -> Vec<(PathBuf, u64)> {
+        let used = |name: &str| Npm::is_used(name, left.iter().flat_map(|r| &r.manifest.inputs));
+        let entries = fs::read_dir(self.npm()).into_iter().flatten().flatten();
+        let unused = entries.filter(|entry| !used(&entry.file_name().to_string_lossy()));
+        unused.map(|entry| (entry.path(), size(&entry.path()))).collect()
+    }
+}
+
+/// Whether one of these revisions was made from a package file of this name.
+fn is_used(left: &[Revision]) -> impl Fn(&str) -> bool {
+    let used: BTreeSet<String> = left.iter().flat_map(Revision::packages).collect();
+    move |file| {
+        let mut parts = file.split('_');
+        let name = parts.next().unwrap_or_default();
+        let version = parts.next().unwrap_or_default().replace("%3a", ":");
+        used.contains(&format!("{name} {version}"))
     }
 }
 

@@ -19,7 +19,54 @@ pub(in crate::image) struct Lock {
     _file: File,
 }
 
+/// Keeps revisions from being collected while somebody is about to link one into a pool. Any
+/// number may hold at a time.
+#[derive(Debug)]
+pub struct Hold {
+    _file: File,
+}
+
 impl Store {
+    /// Keeps collectors away until dropped.
+    ///
+    /// # Errors
+    /// When one is at it for too long.
+    pub fn hold(&self, control: Control<'_>) -> Result<Hold, ImageError> {
+        Ok(Hold { _file: self.held(control, "a collection", File::try_lock_shared)? })
+    }
+
+    /// Waits until nobody holds, and keeps everybody from it.
+    pub(super) fn alone(&self, control: Control<'_>) -> Result<Hold, ImageError> {
+        Ok(Hold { _file: self.held(control, "a build", File::try_lock)? })
+    }
+
+    fn held(
+        &self,
+        control: Control<'_>,
+        holder: &str,
+        take: impl Fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<File, ImageError> {
+        let path = self.root.join("hold");
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(io("open", &path))?;
+        let started = Instant::now();
+        loop {
+            match take(&file) {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(io("lock", &path)(error)),
+            }
+            if control.cancelled() {
+                return Err(ImageError::Cancelled { what: format!("waiting for {holder}") });
+            }
+            if started.elapsed() >= LIMIT {
+                return Err(ImageError::Busy { holder: holder.into() });
+            }
+            control.say(format!("waiting for {holder} of images to finish"));
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// Takes the lock, telling whom it waits for, and clears away what a killed holder left.
     pub(in crate::image) fn lock(&self, control: Control<'_>) -> Result<Lock, ImageError> {
         self.lock_within(control, LIMIT)

@@ -6,6 +6,7 @@
 //! <cache>/packages/              the package cache (packages::Fetcher; npm/ is image::npm's)
 //! <cache>/tmp/                   work in progress; whatever is here when the lock is taken is stale
 //! <cache>/lock                   flock by who builds or collects; holds its pid
+//! <cache>/hold                   flock, shared: from before a build until its revision is linked
 //! ```
 //!
 //! A revision appears by one rename of a directory whose files are on disk already, so a kill or
@@ -27,6 +28,7 @@ use mvm_model::Digest;
 use mvm_model::image::{ArchFiles, Manifest};
 
 pub use gc::Freed;
+pub use lock::Hold;
 pub(super) use lock::Lock;
 
 use super::error::{ImageError, io};

@@ -42,7 +42,7 @@ fn revision(store: &Store, text: &str) -> Revision {
     };
     let manifest = Manifest {
         schema_version: 1,
-        profile: Profile::Minimal,
+        profile: Profile::Minimal.into(),
         role: Role::Worker,
         builder: "embedded".into(),
         guest_proto: 1,
@@ -121,8 +121,10 @@ fn collecting_keeps_what_is_named_and_forgets_the_rest() {
     for name in ["one_1%3a2_amd64.deb", "two_1_amd64.deb"] {
         fs::write(debs.join(name), "deb").unwrap();
     }
+    let told = store.would_free(std::slice::from_ref(&kept.digest)).unwrap();
     let freed = store.gc(std::slice::from_ref(&kept.digest), control()).unwrap();
     assert_eq!(freed.revisions, std::slice::from_ref(&gone.digest));
+    assert_eq!(told, freed);
     assert!(freed.bytes > 0);
     assert!(store.built(&Digest::of(b"a")).is_some() && store.built(&Digest::of(b"b")).is_none());
     assert!(debs.join("one_1%3a2_amd64.deb").exists() && !debs.join("two_1_amd64.deb").exists());

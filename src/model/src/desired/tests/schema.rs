@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::image::Profile;
+use crate::image::{FlakeRef, Profile};
 
 const SCHEMA: &str = include_str!("../../../../../docs/reference/desired-state.schema.json");
 
@@ -52,6 +52,9 @@ impl Validator {
             "pattern" => {
                 value.as_str().is_none_or(|text| matches(argument.as_str().unwrap(), text))
             }
+            "maxLength" => {
+                value.as_str().is_none_or(|text| text.len() as u64 <= argument.as_u64().unwrap())
+            }
             "required" => value.as_object().is_none_or(|map| {
                 let names = argument.as_array().unwrap().iter();
                 names.map(|name| name.as_str().unwrap()).all(|name| map.contains_key(name))
@@ -89,6 +92,7 @@ fn matches(pattern: &str, text: &str) -> bool {
         "^(gateway|builder|worker|capability-[a-z0-9]{1,20})$" => text.parse::<Role>().is_ok(),
         "^[0-9]{1,3}(\\.[0-9]{1,3}){3}/(1[6-9]|2[0-8])$" => text.parse::<Subnet>().is_ok(),
         "^[0-9]{1,3}(\\.[0-9]{1,3}){3}/[0-9]{1,2}$" => text.parse::<ipnet::Ipv4Net>().is_ok(),
+        flake if flake.starts_with("^((path:)?") => text.parse::<FlakeRef>().is_ok(),
         other => panic!("the test knows no pattern {other:?}"),
     }
 }
@@ -182,7 +186,8 @@ fn the_schema_names_the_fields_the_full_document_has() {
     fields(&full(), "", &mut used);
     collect(&schema(), &schema(), "", &mut known);
     // Older forms, the other kinds of image, and what only daemons write.
-    let others = ["/min_reader", "/pools/flake_ref", "/pools/profile", "/image/digest"];
+    let others =
+        ["/min_reader", "/pools/flake_ref", "/pools/profile", "/image/digest", "/image/role"];
     known.retain(|path| !others.iter().any(|other| path.ends_with(other)));
     used.retain(|path| !path.contains("/labels/"));
     assert_eq!(known, used);

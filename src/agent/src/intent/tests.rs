@@ -1,0 +1,1 @@
+//! Applying declarations to records.

@@ -1,0 +1,316 @@
+//! This host in detail: what it is (`mvm node info`) and what it does now (`mvm node stats`).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mvm_host::facts::Facts;
+use mvm_model::resources::Usage;
+use mvm_model::state::Status;
+use mvm_model::TenantName;
+use serde::{Deserialize, Serialize};
+
+use crate::disk::FileSystem;
+use crate::error::Result;
+use crate::prove::Verdict;
+use crate::service::Service;
+use crate::stats::{cpu_ms, resident_bytes};
+
+/// How long CPU use is watched: long enough for a few clock ticks, short enough to wait for.
+const WATCH: Duration = Duration::from_millis(300);
+
+/// What this host is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Its id.
+    pub node_id: String,
+    /// Its name in the network.
+    pub hostname: String,
+    /// What it is made of.
+    #[serde(flatten)]
+    pub facts: Facts,
+    /// Versions of what acts here.
+    pub versions: Versions,
+    /// Firecracker and QEMU: name with version, and whether it is installed and runs.
+    pub vmm_programs: Vec<(String, String)>,
+    /// What was proven since this boot: each pair with its outcome.
+    pub vmms: Vec<Verdict>,
+    /// What guests hold of it.
+    pub given: Usage,
+    /// Tenants, mvm's own included.
+    pub tenants: usize,
+    /// Instances by status.
+    pub instances: BTreeMap<Status, usize>,
+    /// Where its state is.
+    pub state_dir: PathBuf,
+    /// Where its images are.
+    pub cache_dir: PathBuf,
+}
+
+/// Versions of what acts on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// This program's.
+    pub mvm: String,
+    /// The words between host and guest.
+    pub guest_proto: u8,
+    /// The records on disk.
+    pub records: u32,
+}
+
+/// What this host does now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeStats {
+    /// CPUs online.
+    pub cpus: u32,
+    /// Of all CPUs together, per cent, over the last third of a second.
+    pub cpu_percent: f64,
+    /// Load over one, five and fifteen minutes.
+    pub load: [f64; 3],
+    /// Memory.
+    pub memory: Memory,
+    /// The file systems mvm writes to.
+    pub file_systems: Vec<FileSystem>,
+    /// Instances by status.
+    pub instances: BTreeMap<Status, usize>,
+    /// What guests hold.
+    pub given: Usage,
+    /// The same by tenant.
+    pub tenants: Vec<TenantStats>,
+}
+
+/// Memory of the host, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What can be had without swapping.
+    pub available_bytes: u64,
+    /// Swap in use.
+    pub swapped_bytes: u64,
+}
+
+/// What a tenant uses now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TenantStats {
+    /// The tenant.
+    pub tenant_id: TenantName,
+    /// What it holds of its quotas.
+    pub usage: Usage,
+    /// Memory its VMMs have resident, bytes.
+    pub resident_bytes: u64,
+    /// CPU its VMMs use, per cent of one CPU.
+    pub cpu_percent: f64,
+    /// Bytes on disk of its quota.
+    pub disk_claim: crate::disk::Claim,
+    /// Instances by status.
+    pub instances: BTreeMap<Status, usize>,
+}
+
+/// A tenant's instances, as far as counting needs them.
+#[derive(Default)]
+struct Crowd {
+    instances: BTreeMap<Status, usize>,
+    pids: Vec<u32>,
+    claim: crate::disk::Claim,
+}
+
+impl Crowd {
+    fn cpu_ms(&self) -> u64 {
+        self.pids.iter().filter_map(|pid| cpu_ms(*pid)).sum()
+    }
+}
+
+impl Service {
+    /// What this host is.
+    ///
+    /// # Errors
+    /// When the node id cannot be kept.
+    pub async fn node_info(&self) -> Result<NodeInfo> {
+        let tenants = self.records.tenants().records;
+        let (mut instances, mut kinds) = (BTreeMap::new(), Vec::new());
+        for record in self.records.all_instances().records {
+            let state = self.observe(&record).state;
+            kinds.extend(state.vm().map(|vm| vm.vmm.kind));
+            *instances.entry(state.status()).or_default() += 1;
+        }
+        Ok(NodeInfo {
+            node_id: self.node_id()?,
+            hostname: hostname(),
+            facts: Facts::read(),
+            versions: versions(),
+            vmm_programs: self.installed_vmms(&kinds).await,
+            vmms: self.known_verdicts(),
+            given: together(tenants.iter().map(|tenant| self.usage(&tenant.tenant_id))),
+            tenants: tenants.len(),
+            instances,
+            state_dir: self.dirs.state.clone(),
+            cache_dir: self.dirs.cache.clone(),
+        })
+    }
+
+    /// What this host does now; takes a third of a second.
+    pub async fn node_stats(&self) -> NodeStats {
+        let names: Vec<_> =
+            self.records.tenants().records.into_iter().map(|tenant| tenant.tenant_id).collect();
+        let crowds: Vec<_> = names.iter().map(|name| self.crowd(name)).collect();
+        let (host, before) = (cpu_times(), crowds.iter().map(Crowd::cpu_ms).collect::<Vec<_>>());
+        tokio::time::sleep(WATCH).await;
+        let busy = cpu_times().percent_since(host);
+        let tenants: Vec<_> = names
+            .into_iter()
+            .zip(crowds)
+            .zip(before)
+            .map(|((name, crowd), before)| self.tenant_stats(name, crowd, before))
+            .collect();
+        let mut instances = BTreeMap::new();
+        for (status, count) in tenants.iter().flat_map(|tenant| &tenant.instances) {
+            *instances.entry(*status).or_default() += count;
+        }
+        NodeStats {
+            cpus: Facts::read().cpus,
+            cpu_percent: busy,
+            load: load(&fs::read_to_string("/proc/loadavg").unwrap_or_default()),
+            memory: memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+            file_systems: self.file_systems(),
+            instances,
+            given: together(tenants.iter().map(|tenant| tenant.usage)),
+            tenants,
+        }
+    }
+
+    fn crowd(&self, name: &TenantName) -> Crowd {
+        let records = self.records.tenant_instances(name).records;
+        let mut crowd = Crowd { claim: self.claim(&records), ..Crowd::default() };
+        for record in &records {
+            let state = self.observe(record).state;
+            crowd.pids.extend(state.vm().map(|vm| vm.process.pid));
+            *crowd.instances.entry(state.status()).or_default() += 1;
+        }
+        crowd
+    }
+
+    fn tenant_stats(&self, tenant_id: TenantName, crowd: Crowd, before_ms: u64) -> TenantStats {
+        let used = crowd.cpu_ms().saturating_sub(before_ms);
+        TenantStats {
+            usage: self.usage(&tenant_id),
+            tenant_id,
+            resident_bytes: crowd.pids.iter().filter_map(|pid| resident_bytes(*pid)).sum(),
+            cpu_percent: rounded(used as f64 * 100.0 / WATCH.as_millis() as f64),
+            disk_claim: crowd.claim,
+            instances: crowd.instances,
+        }
+    }
+}
+
+/// Versions of what acts here.
+pub fn versions() -> Versions {
+    Versions {
+        mvm: env!("CARGO_PKG_VERSION").into(),
+        guest_proto: mvm_guest_proto::VERSION,
+        records: mvm_model::record::SCHEMA_VERSION,
+    }
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into())
+}
+
+fn together(usages: impl Iterator<Item = Usage>) -> Usage {
+    usages.fold(Usage::default(), |sum, usage| Usage {
+        vcpus: sum.vcpus + usage.vcpus,
+        mem_mib: sum.mem_mib + usage.mem_mib,
+        running: sum.running + usage.running,
+        warm: sum.warm + usage.warm,
+    })
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+/// Clock ticks of all CPUs since boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct CpuTimes {
+    busy: u64,
+    all: u64,
+}
+
+impl CpuTimes {
+    fn percent_since(self, before: Self) -> f64 {
+        let all = self.all.saturating_sub(before.all);
+        let busy = self.busy.saturating_sub(before.busy);
+        if all == 0 { 0.0 } else { rounded(busy as f64 * 100.0 / all as f64) }
+    }
+}
+
+fn cpu_times() -> CpuTimes {
+    parse_cpu_times(&fs::read_to_string("/proc/stat").unwrap_or_default())
+}
+
+/// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal; what
+/// follows (guest) is in user already.
+fn parse_cpu_times(stat: &str) -> CpuTimes {
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> =
+        line.split_whitespace().skip(1).take(8).filter_map(|field| field.parse().ok()).collect();
+    let all: u64 = ticks.iter().sum();
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    CpuTimes { busy: all - idle, all }
+}
+
+fn load(loadavg: &str) -> [f64; 3] {
+    let mut fields = loadavg.split(' ').map(|field| field.parse().unwrap_or(0.0));
+    [(); 3].map(|()| fields.next().unwrap_or(0.0))
+}
+
+fn memory(meminfo: &str) -> Memory {
+    let bytes = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kib = line.and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    };
+    Memory {
+        total_bytes: bytes("MemTotal"),
+        available_bytes: bytes("MemAvailable"),
+        swapped_bytes: bytes("SwapTotal").saturating_sub(bytes("SwapFree")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{instance, service};
+    use mvm_model::state::State;
+
+    #[test]
+    fn the_kernels_tables_are_understood() {
+        let times = parse_cpu_times("cpu  10 0 20 60 10 0 0 0 5 0\ncpu0 1 1 1 1\n");
+        assert_eq!(times, CpuTimes { busy: 30, all: 100 });
+        assert_eq!(times.percent_since(CpuTimes { busy: 20, all: 80 }), 50.0);
+        assert_eq!(times.percent_since(times), 0.0);
+        assert_eq!(load("0.50 1.25 2.00 1/300 42\n"), [0.5, 1.25, 2.0]);
+        let told = memory("MemTotal: 8 kB\nMemAvailable:  4 kB\nSwapTotal: 2 kB\nSwapFree: 1 kB\n");
+        assert_eq!(
+            told,
+            Memory { total_bytes: 8192, available_bytes: 4096, swapped_bytes: 1024 }
+        );
+    }
+
+    #[tokio::test]
+    async fn instances_are_counted_by_status_and_tenant() {
+        let (_dir, service) = service();
+        instance(&service, State::Created);
+        instance(&service, State::Stopped);
+        let stats = service.node_stats().await;
+        assert_eq!(stats.instances, [(Status::Created, 1), (Status::Stopped, 1)].into());
+        assert_eq!(stats.tenants.len(), 1);
+        assert_eq!(stats.tenants[0].disk_claim.data_bytes, 2 << 30);
+        assert!(stats.memory.total_bytes > 0 && !stats.file_systems.is_empty());
+        let info = service.node_info().await.unwrap();
+        assert_eq!((info.tenants, info.instances.len()), (1, 2));
+        let json = serde_json::to_value(&info).unwrap();
+        assert!(json["arch"].is_string() && json["mem_mib"].is_u64());
+    }
+}

@@ -1,0 +1,353 @@
+//! Making this host what is asked for: look, plan, execute, look again.
+//!
+//! ```text
+//!  a file ─► apply (intent) ─┐
+//!                            ▼
+//!  records ─► desired ─► ┌ observe ─► plan::host ─► execute ┐ until the plan is empty, only what
+//!                        └──────────────◄───────────────────┘ waits is left, or nothing moves
+//! ```
+//!
+//! Called by the agent's loop, by `agent reconcile`, and for some tenants by `new` and
+//! `scale --wait`. It keeps nothing between two calls: whoever is killed in it leaves records
+//! and transitions the next call continues from.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+pub use mvm_api::agent::{FailedStep, NoteView, Report};
+use mvm_host::progress::Progress;
+use mvm_model::TenantName;
+use mvm_model::desired::DesiredState;
+use mvm_model::intent::Source;
+use mvm_plan::{Note, Overrides, Plan, Reason, Removal, Step, Terms};
+use serde::{Deserialize, Serialize};
+
+use crate::build::SharedSink;
+use crate::error::{Error, Kind, Result};
+use crate::execute::{Execution, Facilities, Pass};
+use crate::facilities::Real;
+use crate::intent::{Applied, Repeat};
+use crate::service::Service;
+
+/// How long one call may take when nobody says otherwise.
+pub const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// More passes than any plan needs: each creates, boots and parks at most.
+const MOST_PASSES: u32 = 24;
+
+/// The most steps at once: each may boot a guest, which takes a CPU.
+const MOST_LANES: usize = 4;
+
+/// How a reconcile goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// Takes down what the document does not name.
+    pub prune: bool,
+    /// Deletes the data of what is pruned.
+    pub delete_data: bool,
+    /// Starts no step after so long, seconds.
+    pub timeout_seconds: u64,
+    /// A person asks: what was done by hand does not hold, an unchanged document is applied
+    /// again, and only what it names is reconciled.
+    pub person: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let timeout_seconds = TIMEOUT.as_secs();
+        Self { prune: false, delete_data: false, timeout_seconds, person: false }
+    }
+}
+
+/// What reports say about how they went.
+pub trait Verdict {
+    /// The failure a command ends with: what was refused, failed, ran out of time or cannot be.
+    ///
+    /// # Errors
+    /// The first of them.
+    fn verdict(&self) -> Result<()>;
+}
+
+impl Verdict for Report {
+    fn verdict(&self) -> Result<()> {
+        if let Some(first) = self.failed.first() {
+            let others = others(self.failed.len());
+            let text = format!("cannot {}: {}{others}", first.step, first.message);
+            return Err(hinted(first.kind, &first.object, text, first.hint.as_ref()));
+        }
+        if let Some(first) = self.refused.first() {
+            let text = format!("{}{}", first.problem, others(self.refused.len()));
+            return Err(hinted(first.kind, &first.object, text, first.hint.as_ref()));
+        }
+        if self.converged {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Timeout, "", "this host is not what is asked for yet")
+            .hint("run it again; what is done stays done"))
+    }
+}
+
+fn others(count: usize) -> String {
+    if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() }
+}
+
+fn hinted(kind: Kind, object: &str, text: String, hint: Option<&String>) -> Error {
+    let error = Error::new(kind, object, text);
+    match hint {
+        Some(hint) => error.hint(hint.clone()),
+        None => error,
+    }
+}
+
+impl Service {
+    /// Makes this host what its records ask for, a document applied to them first.
+    ///
+    /// # Errors
+    /// When the document is refused as a whole or the host cannot be looked at. What could not
+    /// be done is in the report.
+    pub async fn reconcile(
+        &self,
+        document: Option<DesiredState>,
+        options: Options,
+        progress: &SharedSink,
+        cancel: &Arc<AtomicBool>,
+    ) -> Result<Report> {
+        let started = Instant::now();
+        let document = document.map(|mut document| {
+            document.prune_unknown_tenants |= options.prune;
+            document.prune_unknown_pools |= options.prune;
+            document
+        });
+        let applied = match &document {
+            Some(document) => {
+                let repeat = if options.person { Repeat::Always } else { Repeat::OnlyNew };
+                Some(self.apply_desired(document, Source::File, repeat).await?)
+            }
+            None => None,
+        };
+        let mut desired = self.desired()?;
+        if let Some(document) = document.filter(|_| options.person) {
+            narrow(&mut desired, &document, applied.as_ref());
+        }
+        let deadline = started + Duration::from_secs(options.timeout_seconds);
+        let report = self.converge(desired, options, deadline, progress, cancel).await?;
+        Ok(with_applied(report, applied, started))
+    }
+
+    /// Makes some tenants what their records ask for, at once: what was done by hand does not
+    /// hold.
+    ///
+    /// # Errors
+    /// When the host cannot be looked at.
+    pub async fn reconcile_tenants(
+        &self,
+        tenants: &[TenantName],
+        timeout: Duration,
+        progress: &SharedSink,
+        cancel: &Arc<AtomicBool>,
+    ) -> Result<Report> {
+        let started = Instant::now();
+        let mut desired = self.desired()?;
+        desired.tenants.retain(|tenant| tenants.contains(&tenant.tenant_id));
+        let options = Options { person: true, ..Options::default() };
+        let report = self.converge(desired, options, started + timeout, progress, cancel).await?;
+        Ok(with_applied(report, None, started))
+    }
+
+    async fn converge(
+        &self,
+        desired: DesiredState,
+        options: Options,
+        deadline: Instant,
+        progress: &SharedSink,
+        cancel: &Arc<AtomicBool>,
+    ) -> Result<Report> {
+        let terms = Terms {
+            removal: if options.delete_data { Removal::DeleteData } else { Removal::KeepData },
+            overrides: if options.person { Overrides::Clear } else { Overrides::Respect },
+            ..Terms::default()
+        };
+        if options.person {
+            self.clear_overrides(&desired).await;
+        }
+        let real = Real::new(self.clone(), progress.clone(), cancel.clone());
+        let goes_on = || !cancel.load(Ordering::SeqCst) && Instant::now() < deadline;
+        let tell = |step: &Step| {
+            progress(Progress { what: step.to_string(), done: 0, total: None });
+        };
+        let converging = Converging {
+            facilities: &real,
+            desired: &desired,
+            terms,
+            lanes: lanes(),
+            goes_on: &goes_on,
+            tell: &tell,
+        };
+        let mut report = converging.run().await?;
+        for problem in &*real.problems.lock().await {
+            report.notes.push(NoteView {
+                object: problem.path.display().to_string(),
+                reason: format!("left alone: {}", problem.problem),
+                hint: None,
+                until: None,
+            });
+        }
+        if cancel.load(Ordering::SeqCst) {
+            return Err(Error::new(Kind::Interrupted, "", "interrupted")
+                .hint("what is done stays done; run it again to go on"));
+        }
+        Ok(report)
+    }
+
+    /// What people did by hand holds no longer for what a person asks to reconcile. An instance
+    /// somebody is at right now keeps its mark: that is newer.
+    async fn clear_overrides(&self, desired: &DesiredState) {
+        for tenant in &desired.tenants {
+            let records = self.records.tenant_instances(&tenant.tenant_id).records;
+            let held = records.into_iter().filter(|record| {
+                record.manual.is_some() && tenant.pool(&record.pool_id).is_some()
+            });
+            for record in held {
+                let edit = |record: &mut mvm_model::record::InstanceRecord| record.manual = None;
+                let cleared = self.edit_instance(&record.path(), Duration::ZERO, edit).await;
+                if let Err(error) = cleared {
+                    tracing::info!(instance = %record.path(), error = error.chain(), "stays as put by hand");
+                }
+            }
+        }
+    }
+}
+
+fn lanes() -> usize {
+    std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(MOST_LANES))
+}
+
+/// Leaves only what a document names, with how far it prunes.
+fn narrow(desired: &mut DesiredState, document: &DesiredState, applied: Option<&Applied>) {
+    let strangers = applied.map(|applied| &applied.strangers[..]).unwrap_or_default();
+    desired.tenants.retain_mut(|tenant| {
+        let Some(named) = document.tenant(&tenant.tenant_id) else { return false };
+        tenant.pools.retain(|pool| named.pool(&pool.pool_id).is_some());
+        !strangers.contains(&tenant.tenant_id)
+    });
+    desired.prune_unknown_tenants = document.prune_unknown_tenants;
+    desired.prune_unknown_pools = document.prune_unknown_pools;
+}
+
+fn with_applied(report: Report, applied: Option<Applied>, started: Instant) -> Report {
+    let applied = applied.unwrap_or_default();
+    let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Report {
+        generation: (applied.generation > 0).then_some(applied.generation),
+        applied: applied.changes,
+        refused: applied.refused,
+        took_ms,
+        ..report
+    }
+}
+
+/// The passes of one reconcile.
+pub(crate) struct Converging<'a, F> {
+    pub(crate) facilities: &'a F,
+    pub(crate) desired: &'a DesiredState,
+    pub(crate) terms: Terms,
+    pub(crate) lanes: usize,
+    pub(crate) goes_on: &'a (dyn Fn() -> bool + Sync),
+    pub(crate) tell: &'a (dyn Fn(&Step) + Sync),
+}
+
+impl<F: Facilities> Converging<'_, F> {
+    /// Passes until nothing is left to do or nothing moves.
+    pub(crate) async fn run(&self) -> Result<Report> {
+        let mut report = Report::default();
+        let mut before: Option<Vec<Step>> = None;
+        loop {
+            let observed = self.facilities.observe().await?;
+            let now = self.facilities.now();
+            let plan = mvm_plan::host(self.desired, &observed, &self.terms, now);
+            report.passes += 1;
+            // A plan that comes again although all of it was done leads nowhere.
+            let stands = before.as_ref() == Some(&plan.steps);
+            if plan.is_empty() || stands || report.passes > MOST_PASSES || !(self.goes_on)() {
+                return Ok(concluded(report, &plan));
+            }
+            let execution = Execution {
+                facilities: self.facilities,
+                desired: self.desired,
+                observed: &observed,
+                lanes: self.lanes,
+                goes_on: self.goes_on,
+                tell: self.tell,
+            };
+            let pass = execution.run(&plan).await;
+            let moved = !pass.done.is_empty();
+            add(&mut report, pass);
+            if !moved {
+                return Ok(concluded(report, &self.look_again(plan).await?));
+            }
+            before = Some(plan.steps);
+        }
+    }
+
+    /// The plan after steps that all failed: their failures are notes now.
+    async fn look_again(&self, plan: Plan) -> Result<Plan> {
+        let observed = self.facilities.observe().await?;
+        let again = mvm_plan::host(self.desired, &observed, &self.terms, self.facilities.now());
+        Ok(if again.is_empty() { again } else { Plan { notes: again.notes, ..plan } })
+    }
+}
+
+fn add(report: &mut Report, pass: Pass) {
+    report.done.extend(pass.done.iter().map(Step::to_string));
+    report.failed.extend(pass.failed.into_iter().map(|(step, error)| FailedStep {
+        step: step.to_string(),
+        object: error.object.clone(),
+        kind: error.kind,
+        message: error.chain(),
+        hint: error.hint,
+    }));
+}
+
+fn concluded(report: Report, plan: &Plan) -> Report {
+    let mut told = BTreeSet::new();
+    let notes = plan.notes.iter().filter(|note| told.insert(note.to_string()));
+    Report {
+        converged: plan.is_empty() && report.failed.is_empty() && !plan.notes.iter().any(is_unmet),
+        notes: notes.map(note_view).collect(),
+        next_due: plan.next_due(),
+        ..report
+    }
+}
+
+/// Whether a note is about something that is asked for and cannot be.
+fn is_unmet(note: &Note) -> bool {
+    match note.reason {
+        Reason::Quota(_)
+        | Reason::HostMemory { .. }
+        | Reason::NoAddress
+        | Reason::AddressTaken
+        | Reason::Backoff { .. }
+        | Reason::Busy(_)
+        | Reason::Settling
+        | Reason::NotBuilt
+        | Reason::BuildFailed { .. }
+        | Reason::Owned(_)
+        | Reason::Destroying
+        | Reason::ForLife(_)
+        | Reason::PrunesNothing => true,
+        Reason::Manual { .. } | Reason::Protected(_) | Reason::KeptData { .. } => false,
+    }
+}
+
+/// A note as people and tools see it.
+pub(crate) fn note_view(note: &Note) -> NoteView {
+    NoteView {
+        object: note.about.to_string(),
+        reason: note.reason.to_string(),
+        hint: note.reason.hint().map(str::to_owned),
+        until: note.reason.until(),
+    }
+}

@@ -1,0 +1,358 @@
+//! Tenants' secrets: set, listed, rotated, removed; and who has them when.
+//!
+//! ```text
+//! set, rotate, remove ─▶ vault (encrypted, epoch + 1) ─▶ deliver: every instance of the tenant
+//!                                                         running   now, by its guest
+//!                                                         warm      when it resumes
+//!                                                         sleeping  at its wake; image made now
+//!                                                         off       at its start
+//! ```
+//!
+//! The vault is the truth and is written first. An instance's image ([`image`]) is made from it
+//! whenever it is not the one the vault asks for, so an interrupted delivery is made up for by the
+//! next transition, the next change, or the agent's start ([`Service::refresh_secrets`]).
+
+use std::time::Duration;
+
+use mvm_host::lock::Lock;
+use mvm_host::secrets::{Contents, EnvelopeError, HostKey, KeyError, Vault, VaultError, guard_memory};
+use mvm_model::record::Millis;
+use mvm_model::secret::{self, BadSecret, SecretName, Secrets};
+use mvm_model::{Digest, TenantName};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{About, Classify, Error, Kind, Result};
+use crate::service::{Service, now};
+
+mod deliver;
+mod image;
+
+pub use deliver::{Delivered, Delivery};
+pub(crate) use image::Image;
+
+/// How long a writer of a tenant's secrets waits for another.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Sets secrets of a tenant, new ones or new values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetSecrets {
+    /// Whose.
+    pub tenant: TenantName,
+    /// Names and values.
+    #[serde(with = "secret::in_clear")]
+    pub secrets: Secrets,
+}
+
+/// Which secrets to remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doomed {
+    /// These.
+    Names(Vec<SecretName>),
+    /// Every one, also when they cannot be opened any more.
+    All,
+}
+
+/// A tenant's secrets: everything but their values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretsView {
+    /// Whose.
+    pub tenant_id: TenantName,
+    /// Counts their changes; 0 before the first.
+    pub epoch: u64,
+    /// A digest that changes with them and tells nothing of them.
+    pub secrets_hash: Option<Digest>,
+    /// By name.
+    pub secrets: Vec<SecretView>,
+}
+
+/// A secret: everything but its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretView {
+    /// Its name.
+    pub name: SecretName,
+    /// Size of its value, bytes.
+    pub size: usize,
+    /// When it was set.
+    pub set_at: Millis,
+}
+
+/// What a change did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretsChanged {
+    /// Whose.
+    pub tenant_id: TenantName,
+    /// The epoch from now on.
+    pub epoch: u64,
+    /// The secrets that were set or removed.
+    pub names: Vec<SecretName>,
+    /// Who has them now and who gets them when.
+    pub instances: Vec<Delivered>,
+}
+
+impl Service {
+    /// Sets secrets of a tenant and delivers them.
+    ///
+    /// # Errors
+    /// When they are too large or too many, or the present ones cannot be opened; nothing is
+    /// changed then. What could not be delivered yet is in the result.
+    pub async fn set_secrets(&self, set: SetSecrets) -> Result<SecretsChanged> {
+        let names: Vec<_> = set.secrets.keys().cloned().collect();
+        let change = |contents: &mut Contents| {
+            for (name, value) in set.secrets {
+                contents.set(name, value, now());
+            }
+            Ok(())
+        };
+        self.change_secrets(&set.tenant, "secrets.set", names, Older::Refused, change).await
+    }
+
+    /// Encrypts a tenant's secrets anew, with a fresh data key and a new epoch, and delivers them
+    /// again. Accepts an envelope that is older than what was delivered (a restored backup).
+    ///
+    /// # Errors
+    /// When there are none or they cannot be opened.
+    pub async fn rotate_secrets(&self, tenant: &TenantName) -> Result<SecretsChanged> {
+        if !self.vault(tenant).exists() {
+            self.tenant(tenant)?;
+            return Err(Error::new(Kind::NotFound, tenant, "it has no secrets yet")
+                .hint(format!("mvm tenant secrets set {tenant} NAME")));
+        }
+        self.change_secrets(tenant, "secrets.rotate", Vec::new(), Older::Accepted, |_| Ok(())).await
+    }
+
+    /// Removes secrets of a tenant, from its running instances as well.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when one of them does not exist; nothing is removed then.
+    pub async fn remove_secrets(
+        &self,
+        tenant: &TenantName,
+        doomed: Doomed,
+    ) -> Result<SecretsChanged> {
+        let names = match &doomed {
+            Doomed::Names(names) => names.clone(),
+            Doomed::All => self.drop_unreadable(tenant).await?,
+        };
+        let change = |contents: &mut Contents| match doomed {
+            Doomed::All => {
+                *contents = Contents::default();
+                Ok(())
+            }
+            Doomed::Names(names) => names.iter().try_for_each(|name| {
+                let missing = || {
+                    Error::new(Kind::NotFound, tenant, format!("it has no secret {name}"))
+                        .hint(format!("'mvm tenant secrets list {tenant}' shows those it has"))
+                };
+                contents.remove(name).then_some(()).ok_or_else(missing)
+            }),
+        };
+        self.change_secrets(tenant, "secrets.remove", names, Older::Accepted, change).await
+    }
+
+    /// The names of all secrets. Those that nobody can open any more (their key is lost) are
+    /// given up here: the envelope goes, and with it what stood in the way of a new one.
+    async fn drop_unreadable(&self, tenant: &TenantName) -> Result<Vec<SecretName>> {
+        let _turn = self.lock_secrets(tenant).await?;
+        match self.open_vault(tenant, Older::Accepted) {
+            Ok(opened) => Ok(opened.contents.iter().map(|(name, _)| name.clone()).collect()),
+            Err(error) if error.kind == Kind::NewerState => Err(error),
+            Err(error) => {
+                tracing::warn!(%tenant, error = error.chain(), "removing secrets that do not open");
+                self.vault(tenant).remove().about(tenant, "remove its secrets")?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// A tenant's secrets without their values.
+    ///
+    /// # Errors
+    /// When they cannot be opened.
+    pub fn list_secrets(&self, tenant: &TenantName) -> Result<SecretsView> {
+        self.tenant(tenant)?;
+        let opened = self.open_vault(tenant, Older::Accepted)?;
+        let view = |(name, entry): (&SecretName, &mvm_host::secrets::Entry)| SecretView {
+            name: name.clone(),
+            size: entry.value.size(),
+            set_at: entry.set_at,
+        };
+        Ok(SecretsView {
+            tenant_id: tenant.clone(),
+            epoch: opened.epoch,
+            secrets_hash: self.secrets_hash(tenant),
+            secrets: opened.contents.iter().map(view).collect(),
+        })
+    }
+
+    /// The digest that changes when a tenant's secrets do, as DesiredState names it; `None`
+    /// without secrets or when the envelope is no envelope.
+    pub fn secrets_hash(&self, tenant: &TenantName) -> Option<Digest> {
+        Some(self.vault(tenant).header().ok()??.digest())
+    }
+
+    async fn change_secrets(
+        &self,
+        tenant: &TenantName,
+        event: &str,
+        names: Vec<SecretName>,
+        older: Older,
+        change: impl FnOnce(&mut Contents) -> Result<()>,
+    ) -> Result<SecretsChanged> {
+        let changed = self.change_vault(tenant, older, change).await;
+        let said: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let detail = match &changed {
+            Ok(epoch) => format!("epoch {epoch}: {}", said.join(", ")),
+            Err(_) => said.join(", "),
+        };
+        self.audit_with(tenant, tenant, event, &changed, &detail).await;
+        let epoch = changed?;
+        let instances = self.deliver_secrets(tenant).await;
+        Ok(SecretsChanged { tenant_id: tenant.clone(), epoch, names, instances })
+    }
+
+    /// Replaces the envelope by one with other contents and the next epoch.
+    async fn change_vault(
+        &self,
+        tenant: &TenantName,
+        older: Older,
+        change: impl FnOnce(&mut Contents) -> Result<()>,
+    ) -> Result<u64> {
+        self.living_tenant(tenant)?;
+        let _turn = self.lock_secrets(tenant).await?;
+        let mut opened = self.open_vault(tenant, older)?;
+        change(&mut opened.contents)?;
+        secret::check(opened.contents.values()).about(tenant, "keep its secrets")?;
+        let epoch = opened.epoch.max(self.newest_delivered(tenant)) + 1;
+        let key = opened.key.map_or_else(|| self.first_key(tenant), Ok)?;
+        let written = self.vault(tenant).write(&key, epoch, &opened.contents);
+        written.about(tenant, "keep its secrets").map(|()| epoch)
+    }
+
+    async fn lock_secrets(&self, tenant: &TenantName) -> Result<Lock> {
+        self.tenant(tenant)?;
+        let path = self.dirs.tenant(tenant).join(".secrets.lock");
+        Lock::take(&path, &self.who, PATIENCE).await.about(tenant, "change its secrets")
+    }
+
+    pub(crate) fn vault(&self, tenant: &TenantName) -> Vault {
+        Vault::of(&self.dirs.tenant(tenant), tenant)
+    }
+
+    /// Opens a tenant's envelope; a tenant without one has no secrets, which takes no key.
+    pub(crate) fn open_vault(&self, tenant: &TenantName, older: Older) -> Result<Opened> {
+        let vault = self.vault(tenant);
+        if !vault.exists() {
+            return Ok(Opened::default());
+        }
+        guard_memory();
+        let doing = "open its secrets";
+        let start_over = format!(
+            "put the key back, nothing is lost; 'mvm tenant secrets remove {tenant} --all --force' gives them up"
+        );
+        let key = HostKey::load(&self.dirs.config).about(tenant, doing).map_err(|error| {
+            match error.kind {
+                Kind::Unavailable => error.hint(start_over.clone()),
+                _ => error,
+            }
+        })?;
+        let opened = vault.open(&key).about(tenant, doing).map_err(|error| match error.kind {
+            Kind::Unavailable => error.hint(start_over),
+            _ => error,
+        })?;
+        let Some((header, contents)) = opened else { return Ok(Opened::default()) };
+        if older == Older::Refused {
+            self.refuse_older(tenant, header.epoch)?;
+        }
+        Ok(Opened { key: Some(key), epoch: header.epoch, contents })
+    }
+
+    /// Refuses an envelope that is older than what one of the tenant's instances has: somebody
+    /// put an old file in place.
+    fn refuse_older(&self, tenant: &TenantName, epoch: u64) -> Result<()> {
+        let newest = self.newest_delivered(tenant);
+        if epoch >= newest {
+            return Ok(());
+        }
+        let text = format!("its secrets are of epoch {epoch}, its instances have epoch {newest}");
+        Err(Error::new(Kind::Corrupt, tenant, text)
+            .hint(format!("'mvm tenant secrets rotate {tenant}' takes them as they are now")))
+    }
+
+    /// The host's key for the first envelope. Where another envelope exists there was a key, and
+    /// it is not replaced.
+    fn first_key(&self, tenant: &TenantName) -> Result<HostKey> {
+        guard_memory();
+        let tenants = self.records.tenants().records;
+        let any = tenants.iter().any(|record| self.vault(&record.tenant_id).exists());
+        let key = match any {
+            true => HostKey::load(&self.dirs.config),
+            false => HostKey::load_or_create(&self.dirs.config),
+        };
+        key.about(tenant, "keep its secrets")
+    }
+}
+
+/// Whether an envelope may be older than what was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Older {
+    Refused,
+    Accepted,
+}
+
+/// An opened envelope.
+#[derive(Default)]
+pub(crate) struct Opened {
+    /// The key it was opened with; `None` when there was no envelope.
+    pub(crate) key: Option<HostKey>,
+    pub(crate) epoch: u64,
+    pub(crate) contents: Contents,
+}
+
+impl Classify for BadSecret {
+    fn classify(&self) -> (Kind, Option<String>) {
+        (Kind::Invalid, None)
+    }
+}
+
+impl Classify for KeyError {
+    fn classify(&self) -> (Kind, Option<String>) {
+        match self {
+            Self::Missing { .. } => (
+                Kind::Unavailable,
+                Some("other tenants' secrets are encrypted with it: put it back".into()),
+            ),
+            Self::Exposed { path, .. } => (
+                Kind::Refused,
+                Some(format!("chown root: {0}; chmod 0400 {0}", path.display())),
+            ),
+            Self::Malformed { .. } => {
+                (Kind::Unavailable, Some("put back the key that was there before".into()))
+            }
+            Self::File(error) => error.classify(),
+            Self::NoRandomness => (Kind::Failed, None),
+        }
+    }
+}
+
+impl Classify for VaultError {
+    fn classify(&self) -> (Kind, Option<String>) {
+        match self {
+            Self::File(error) => error.classify(),
+            Self::Envelope { source, .. } => match source {
+                EnvelopeError::Newer(_) => {
+                    (Kind::NewerState, Some("use that version; this one leaves it alone".into()))
+                }
+                EnvelopeError::OtherKey { .. } => (Kind::Unavailable, None),
+                EnvelopeError::Foreign | EnvelopeError::Changed => {
+                    (Kind::Corrupt, Some("restore the file from a backup".into()))
+                }
+                EnvelopeError::Provider => (Kind::Failed, None),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! The closed set of what can be asked, and how each is named on the wire.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{agent, instance, net, pool, tenant};
+
+/// One operation: its fields are the request.
+pub trait Call: Serialize + DeserializeOwned + Into<Request> + Send {
+    /// `<noun>/<verb>`: its name on the wire.
+    const NAME: &'static str;
+    /// Whether it may change something; such an operation can be watched.
+    const EFFECT: Effect;
+    /// What it answers.
+    type Reply: Serialize + DeserializeOwned + Send;
+}
+
+/// Whether an operation may change something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It only looks.
+    Reads,
+    /// It changes things: it gets an id, goes on when its caller leaves, and can be watched.
+    Changes,
+}
+
+/// A name no operation has, or a body that is not its request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// No such operation.
+    #[error("there is no operation {0}")]
+    Name(String),
+    /// Not its request.
+    #[error("this is no request for {name}: {why}")]
+    Body {
+        /// The operation.
+        name: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+macro_rules! calls {
+    ($($variant:ident($call:ty) = $name:literal $effect:ident -> $reply:ty),* $(,)?) => {
+        /// Everything that can be asked of an agent.
+        #[derive(Debug, Clone)]
+        pub enum Request {
+            $(
+                #[doc = concat!("`", $name, "`")]
+                $variant($call),
+            )*
+        }
+
+        $(
+            impl From<$call> for Request {
+                fn from(call: $call) -> Self {
+                    Self::$variant(call)
+                }
+            }
+
+            impl Call for $call {
+                const NAME: &'static str = $name;
+                const EFFECT: Effect = Effect::$effect;
+                type Reply = $reply;
+            }
+        )*
+
+        impl Request {
+            /// The names of all operations.
+            pub const NAMES: &'static [&'static str] = &[$($name),*];
+
+            /// Its name.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $name),* }
+            }
+
+            /// Whether it may change something.
+            pub fn effect(&self) -> Effect {
+                match self { $(Self::$variant(_) => Effect::$effect),* }
+            }
+
+            /// Reads a request off the wire.
+            ///
+            /// # Errors
+            /// [`Unknown`] when there is no such operation or the body is not its request.
+            pub fn decode(name: &str, body: &[u8]) -> Result<Self, Unknown> {
+                let why = |name, error: serde_json::Error| {
+                    Unknown::Body { name, why: error.to_string() }
+                };
+                match name {
+                    $($name => serde_json::from_slice(body)
+                        .map(Self::$variant)
+                        .map_err(|error| why($name, error)),)*
+                    other => Err(Unknown::Name(other.to_owned())),
+                }
+            }
+        }
+    };
+}
+
+calls! {
+    TenantCreate(tenant::Create) = "tenant/create" Changes -> tenant::View,
+    TenantList(tenant::List) = "tenant/list" Reads -> tenant::Listed,
+    TenantInfo(tenant::Info) = "tenant/info" Reads -> tenant::View,
+    TenantDestroy(tenant::Destroy) = "tenant/destroy" Changes -> (),
+    PoolCreate(pool::Create) = "pool/create" Changes -> pool::View,
+    PoolList(pool::List) = "pool/list" Reads -> pool::Listed,
+    PoolInfo(pool::Info) = "pool/info" Reads -> pool::View,
+    PoolScale(pool::Scale) = "pool/scale" Changes -> pool::Scaled,
+    PoolDestroy(pool::Destroy) = "pool/destroy" Changes -> (),
+    InstanceCreate(instance::Create) = "instance/create" Changes -> instance::View,
+    InstanceList(instance::List) = "instance/list" Reads -> instance::Listed,
+    InstanceInfo(instance::Info) = "instance/info" Reads -> instance::View,
+    InstanceStats(instance::GetStats) = "instance/stats" Reads -> instance::Stats,
+    InstanceChange(instance::Change) = "instance/change" Changes -> instance::Changed,
+    InstanceDestroy(instance::Destroy) = "instance/destroy" Changes -> (),
+    InstanceHostLog(instance::HostLog) = "instance/host-log" Reads -> instance::HostLogText,
+    NetVerify(net::Verify) = "net/verify" Reads -> net::Report,
+    AgentStatus(agent::GetStatus) = "agent/status" Reads -> agent::Status,
+    AgentDesired(agent::Desired) = "agent/desired" Reads -> agent::DesiredDocument,
+    AgentReconcile(agent::Reconcile) = "agent/reconcile" Changes -> agent::Report,
+    AgentOperations(agent::ListOperations) = "agent/operations" Reads -> Vec<agent::Operation>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_read_back_by_its_name() {
+        let call = instance::Change {
+            instance: "acme/workers/alice".parse().unwrap(),
+            verb: mvm_model::state::Verb::Wake,
+        };
+        let body = serde_json::to_vec(&call).unwrap();
+        let read = Request::decode("instance/change", &body).unwrap();
+        assert!(matches!(&read, Request::InstanceChange(read) if read.instance == call.instance));
+        assert_eq!(read.name(), instance::Change::NAME);
+        assert_eq!(read.effect(), Effect::Changes);
+    }
+
+    #[test]
+    fn an_unknown_operation_or_field_is_said() {
+        assert_eq!(
+            Request::decode("tenant/sing", b"{}").unwrap_err(),
+            Unknown::Name("tenant/sing".into())
+        );
+        let error = Request::decode("tenant/info", br#"{"tenant":"acme","loud":1}"#).unwrap_err();
+        assert!(error.to_string().contains("loud"), "{error}");
+    }
+
+    #[test]
+    fn names_are_unique_and_of_two_words() {
+        let mut names = Request::NAMES.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Request::NAMES.len());
+        assert!(names.iter().all(|name| name.split('/').count() == 2));
+    }
+}

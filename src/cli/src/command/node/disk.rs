@@ -1,0 +1,78 @@
+//! `mvm node disk`
+
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use mvm_agent::disk::{NodeDisk, TenantDisk};
+use mvm_agent::error::Result;
+
+use crate::command::as_root;
+use crate::output;
+use crate::runtime::{Context, Form};
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(args: Args) -> ExitCode {
+    as_root("node disk", args.json.into(), disk)
+}
+
+async fn disk(context: Context) -> Result<ExitCode> {
+    let disk = context.service.node_disk()?;
+    match context.form {
+        Form::Json => output::json(&disk)?,
+        Form::People => print(&disk)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(disk: &NodeDisk) -> Result<()> {
+    let areas = disk.areas.iter().map(|area| {
+        vec![area.what.clone(), output::bytes(area.bytes), area.path.display().to_string()]
+    });
+    let mut rows: Vec<_> = areas.collect();
+    rows.extend(disk.tenants.iter().flat_map(tenant_rows));
+    rows.push(vec!["total".into(), output::bytes(disk.total_bytes), String::new()]);
+    output::table(&["what", "on disk", "where"], rows, "")?;
+    output::line("")?;
+    if disk.tenants.is_empty() {
+        output::line("no tenants: their storage is freed")?;
+    }
+    for file_system in &disk.file_systems {
+        output::line(&super::stats::disk_line(file_system))?;
+    }
+    let free = output::bytes(disk.reclaimable_bytes);
+    output::line(&match disk.reclaimable_bytes {
+        0 => "'mvm node gc' would free nothing".to_owned(),
+        _ => format!("'mvm node gc' would free {free}"),
+    })
+}
+
+fn tenant_rows(tenant: &TenantDisk) -> Vec<Vec<String>> {
+    let name = &tenant.tenant_id;
+    let quota = format!(
+        "{} of {} of its quota",
+        output::bytes(tenant.claim.total()),
+        output::bytes(tenant.quota_bytes)
+    );
+    let parts = [
+        ("data drives", tenant.data_bytes, quota),
+        ("snapshots", tenant.snapshot_bytes, String::new()),
+        ("images the store has no more", tenant.image_bytes, String::new()),
+        ("records and configuration", tenant.other_bytes, String::new()),
+    ];
+    let shown = parts.into_iter().enumerate();
+    // The first line tells that the tenant is there at all.
+    let shown = shown.filter(|(index, (_, bytes, _))| *index == 0 || *bytes > 0);
+    shown
+        .map(|(_, (what, bytes, note))| {
+            vec![format!("{name}: {what}"), output::bytes(bytes), note]
+        })
+        .collect()
+}

@@ -1,0 +1,69 @@
+//! `mvm node gc`
+
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use mvm_agent::error::Result;
+use mvm_agent::gc::{Collection, Mode, Waste};
+
+use crate::command::as_root;
+use crate::output;
+use crate::progress::Step;
+use crate::runtime::{Context, Form};
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(args: Args) -> ExitCode {
+    let form = Form::from(args.json);
+    as_root("node gc", form, |context| gc(context, args))
+}
+
+async fn gc(context: Context, args: Args) -> Result<ExitCode> {
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Remove };
+    let step = Step::start("looking for what nothing needs");
+    let done = context.service.node_gc(mode, step.sink(), context.cancel.clone()).await?;
+    step.done();
+    match context.form {
+        Form::Json => output::json(&done)?,
+        Form::People => print(&done)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(done: &Collection) -> Result<()> {
+    for garbage in &done.garbage {
+        let (bytes, what) = (output::bytes(garbage.bytes), word(garbage.waste));
+        let (object, path) = (&garbage.object, garbage.path.display());
+        output::line(&format!("{bytes:>10}  {what}: {object}  ({path})"))?;
+    }
+    for kept in &done.kept {
+        eprintln!("kept: {}: {}", kept.path.display(), kept.why);
+    }
+    let freed = output::bytes(done.freed_bytes);
+    output::line(&match (done.mode, done.garbage.is_empty()) {
+        (_, true) => "nothing to remove: everything is needed".to_owned(),
+        (Mode::Remove, false) => format!("{freed} freed"),
+        (Mode::DryRun, false) => format!("{freed} would be freed; nothing was removed"),
+    })
+}
+
+fn word(waste: Waste) -> &'static str {
+    match waste {
+        Waste::Images => "unneeded images",
+        Waste::HalfRemoved => "half removed",
+        Waste::Snapshot => "unneeded snapshot",
+        Waste::Unfinished => "unfinished",
+        Waste::OfNobody => "of nobody",
+        Waste::Outdated => "outdated",
+    }
+}

@@ -1,0 +1,68 @@
+//! `mvm node info`
+
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use mvm_agent::error::Result;
+use mvm_agent::node::NodeInfo;
+
+use super::counted;
+use crate::command::as_root;
+use crate::output;
+use crate::runtime::{Context, Form};
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(args: Args) -> ExitCode {
+    as_root("node info", args.json.into(), info)
+}
+
+async fn info(context: Context) -> Result<ExitCode> {
+    let info = context.service.node_info().await?;
+    match context.form {
+        Form::Json => output::json(&info)?,
+        Form::People => print(&info)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(info: &NodeInfo) -> Result<()> {
+    let (facts, given) = (&info.facts, info.given);
+    let mut pairs = vec![
+        ("Node", info.node_id.clone()),
+        ("Host name", info.hostname.clone()),
+        ("Architecture", facts.arch.clone()),
+        ("vCPUs", format!("{}, {} given to guests", facts.cpus, given.vcpus)),
+        ("Memory", format!("{} MiB, {} MiB given to guests", facts.mem_mib, given.mem_mib)),
+        ("CPU", facts.cpu_class.clone()),
+        ("Kernel", format!("Linux {}", facts.kernel)),
+    ];
+    pairs.extend(info.vmm_programs.iter().map(|(name, state)| (name.as_str(), state.clone())));
+    pairs.extend(info.vmms.iter().map(|verdict| ("Accelerator", verdict.to_string())));
+    if info.vmms.is_empty() {
+        let none = "nothing proven since this boot; 'mvm bootstrap' proves it";
+        pairs.push(("Accelerator", none.into()));
+    }
+    let versions = &info.versions;
+    pairs.extend([
+        ("Tenants", info.tenants.to_string()),
+        ("Instances", counted(&info.instances)),
+        (
+            "Versions",
+            format!(
+                "mvm {}, guest protocol {}, records {}",
+                versions.mvm, versions.guest_proto, versions.records
+            ),
+        ),
+        ("State", info.state_dir.display().to_string()),
+        ("Images", info.cache_dir.display().to_string()),
+    ]);
+    output::pairs(&pairs)
+}

@@ -1,0 +1,85 @@
+//! `mvm node stats`
+
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use mvm_agent::error::Result;
+use mvm_agent::node::NodeStats;
+
+use super::counted;
+use crate::command::as_root;
+use crate::output;
+use crate::runtime::{Context, Form};
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(args: Args) -> ExitCode {
+    as_root("node stats", args.json.into(), stats)
+}
+
+async fn stats(context: Context) -> Result<ExitCode> {
+    let stats = context.service.node_stats().await;
+    match context.form {
+        Form::Json => output::json(&stats)?,
+        Form::People => {
+            print(&stats)?;
+            tenants(&stats)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(stats: &NodeStats) -> Result<()> {
+    let (memory, given, [one, five, fifteen]) = (stats.memory, stats.given, stats.load);
+    let mut pairs = vec![
+        ("CPU", format!("{:.1} % of {} CPUs, {} given to guests", stats.cpu_percent, stats.cpus, given.vcpus)),
+        ("Load", format!("{one:.2} {five:.2} {fifteen:.2}")),
+        (
+            "Memory",
+            format!(
+                "{} of {} available, {} MiB given to guests",
+                output::bytes(memory.available_bytes),
+                output::bytes(memory.total_bytes),
+                given.mem_mib
+            ),
+        ),
+        ("Swap in use", output::bytes(memory.swapped_bytes)),
+    ];
+    pairs.extend(stats.file_systems.iter().map(|disk| ("Disk", disk_line(disk))));
+    pairs.push(("Instances", counted(&stats.instances)));
+    output::pairs(&pairs)
+}
+
+/// A file system for people.
+pub(super) fn disk_line(disk: &mvm_agent::disk::FileSystem) -> String {
+    format!(
+        "{} of {} free at {}",
+        output::bytes(disk.free_bytes),
+        output::bytes(disk.total_bytes),
+        disk.path.display()
+    )
+}
+
+fn tenants(stats: &NodeStats) -> Result<()> {
+    let rows = stats.tenants.iter().map(|tenant| {
+        vec![
+            tenant.tenant_id.to_string(),
+            counted(&tenant.instances),
+            tenant.usage.vcpus.to_string(),
+            format!("{} MiB", tenant.usage.mem_mib),
+            format!("{:.1} %", tenant.cpu_percent),
+            output::bytes(tenant.resident_bytes),
+            output::bytes(tenant.disk_claim.total()),
+        ]
+    });
+    output::line("")?;
+    let header = ["tenant", "instances", "vcpus", "memory", "cpu", "resident", "disk quota used"];
+    output::table(&header, rows.collect(), "no tenants; 'mvm tenant create NAME' makes one")
+}
