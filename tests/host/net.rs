@@ -22,6 +22,8 @@ mod isolation;
 mod kernel61;
 #[path = "net_life.rs"]
 mod life;
+#[path = "net_probe.rs"]
+mod probe;
 #[path = "net_spoof.rs"]
 mod spoof;
 #[path = "net_verify.rs"]

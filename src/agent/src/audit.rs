@@ -271,9 +271,22 @@ impl Service {
         event: &str,
         result: &crate::error::Result<T>,
     ) {
+        self.audit_with(tenant, object, event, result, "").await;
+    }
+
+    /// Like [`Self::audit`], with more for people.
+    pub(crate) async fn audit_with<T>(
+        &self,
+        tenant: &TenantName,
+        object: impl std::fmt::Display,
+        event: &str,
+        result: &crate::error::Result<T>,
+        more: &str,
+    ) {
         let (outcome, detail) = match result {
-            Ok(_) => (Outcome::Done, String::new()),
-            Err(error) => (Outcome::Failed, error.chain()),
+            Ok(_) => (Outcome::Done, more.to_owned()),
+            Err(error) if more.is_empty() => (Outcome::Failed, error.chain()),
+            Err(error) => (Outcome::Failed, format!("{more}: {}", error.chain())),
         };
         let log = Log::of(&self.dirs.state, tenant);
         // A name nobody ever had is no tenant to keep a log of.
@@ -289,8 +302,10 @@ impl Service {
 
     /// Who we are for the audit log: the command, and the person behind sudo.
     fn by(&self) -> String {
-        let user =
-            std::env::var("SUDO_USER").unwrap_or_else(|_| format!("uid {}", nix::unistd::getuid()));
+        let caller = || {
+            std::env::var("SUDO_USER").unwrap_or_else(|_| format!("uid {}", nix::unistd::getuid()))
+        };
+        let user = self.person.clone().unwrap_or_else(caller);
         format!("{} ({user})", self.who)
     }
 }

@@ -59,6 +59,15 @@ impl Error {
         }
     }
 
+    /// Says which object it was about, where that was not known below.
+    #[must_use]
+    pub fn of(mut self, object: impl fmt::Display) -> Self {
+        if self.object.is_empty() {
+            self.object = object.to_string();
+        }
+        self
+    }
+
     /// The message with all its causes, on one line.
     pub fn chain(&self) -> String {
         let mut text = self.message.clone();

@@ -48,6 +48,7 @@ pub mod revision;
 pub mod serve;
 pub mod service;
 pub mod shim;
+pub mod secret;
 mod socket;
 pub mod stats;
 pub mod tenant;

@@ -154,10 +154,40 @@ impl Machine {
         proto::Wake {
             clock_ns: i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
             entropy: entropy.concat(),
-            secrets_epoch: 0,
+            secrets_epoch: self.service.delivered(&self.record).map_or(0, |id| id.epoch),
             config_epoch: self.record.next_generation,
             identity: None,
         }
+    }
+
+    /// The epoch of the secrets its guest has mounted; 0 without any.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) async fn secrets_epoch(&self) -> Result<u64> {
+        let ask = async { self.client(ANSWER).await?.status(ANSWER).await };
+        ask.await.map(|status| status.secrets_epoch).about(self.record.path(), "ask its guest")
+    }
+
+    /// Lets the guest unmount its secrets, so that their drive can be written.
+    ///
+    /// # Errors
+    /// When a process in the guest holds them, or it does not answer in time.
+    pub(crate) async fn release_secrets(&self) -> Result<()> {
+        let step = proto::SecretsStep::Release;
+        let ask = async { self.client(ANSWER).await?.secrets(step, ANSWER).await };
+        ask.await.map(drop).about(self.record.path(), "take its secrets from its guest")
+    }
+
+    /// Lets the guest mount its secrets; says which file system it mounted.
+    ///
+    /// # Errors
+    /// When it cannot, or does not answer in time.
+    pub(crate) async fn mount_secrets(&self, epoch: u64) -> Result<Option<String>> {
+        let step = proto::SecretsStep::Mount { epoch };
+        let ask = async { self.client(ANSWER).await?.secrets(step, ANSWER).await };
+        let mounted = ask.await.about(self.record.path(), "give its guest its secrets")?;
+        Ok(mounted.uuid)
     }
 
     /// Asks the guest to turn itself off and waits for its VM to end.

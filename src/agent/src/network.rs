@@ -1,13 +1,16 @@
 //! The tenants' networks as a whole: verifying them, parking one while nothing runs.
 
-use mvm_host::net::{Expected, Isolation, NetError, Port, Report};
+use mvm_host::net::{Expected, Isolation, NetError, Port, Report, Spot, TenantNet};
 use mvm_model::record::InstanceRecord;
 use mvm_model::state::Status;
-use mvm_model::{Subnet, TenantName};
+use mvm_model::{Offset, Subnet, TenantName};
 
 use crate::error::{About, Classify, Kind, Result};
 use crate::service::Service;
 use crate::tenant::net_of;
+
+/// More are left to the static checks: each is held against every other.
+const PROBED_AT_ONCE: usize = 32;
 
 impl Service {
     /// Holds bridges, taps, rules and forwarding against the records.
@@ -15,6 +18,30 @@ impl Service {
     /// # Errors
     /// When the kernel cannot be asked.
     pub async fn verify_net(&self) -> Result<Report> {
+        let expected = self.expected_net();
+        self.net().await?.verify(&expected).await.about("", "verify the tenants' networks")
+    }
+
+    /// The same, and tries it: from a place in each tenant's network, what must work and what
+    /// must not. Takes about a second.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked, or a probe's own tap cannot be made or removed.
+    pub async fn verify_and_probe_net(&self) -> Result<Report> {
+        let doing = "verify the tenants' networks";
+        let (expected, net) = (self.expected_net(), self.net().await?);
+        let mut report = net.verify(&expected).await.about("", doing)?;
+        // A bridge that is not there is said already.
+        let tenants = expected.tenants.iter();
+        let tenants = tenants.filter(|tenant| link_exists(&tenant.network.tenant_net_id.bridge()));
+        let spots: Vec<_> =
+            tenants.filter_map(|tenant| self.spot(tenant)).take(PROBED_AT_ONCE).collect();
+        report.findings.extend(net.probe(&spots).await.about("", doing)?);
+        report.probed = spots.len();
+        Ok(report)
+    }
+
+    fn expected_net(&self) -> Expected {
         let mut expected = Expected::default();
         for tenant in self.records.tenants().records {
             let instances = self.records.tenant_instances(&tenant.tenant_id).records;
@@ -29,7 +56,29 @@ impl Service {
             );
             expected.tenants.push(net_of(&tenant));
         }
-        self.net().await?.verify(&expected).await.about("", "verify the tenants' networks")
+        expected
+    }
+
+    /// Where a tenant can be probed from: its last free place, because instances get the first.
+    fn spot(&self, tenant: &TenantNet) -> Option<Spot> {
+        let found = self.records.tenant_instances(&tenant.tenant);
+        let subnet = tenant.network.ipv4_subnet;
+        let is_free = |offset: &Offset| found.records.iter().all(|other| other.offset != *offset);
+        let mut free = (Offset::FIRST.0..=subnet.max_offset().0).rev().map(Offset).filter(is_free);
+        // What cannot be read may have any place.
+        let offset = free.next().filter(|_| found.problems.is_empty())?;
+        let running = |record: &InstanceRecord| self.observe(record).state.status() == Status::Running;
+        Some(Spot {
+            tenant: tenant.tenant.clone(),
+            port: Port {
+                net_id: tenant.network.tenant_net_id,
+                subnet,
+                offset,
+                owner_uid: None,
+                isolation: Isolation::Shared,
+            },
+            resolver: found.records.iter().any(running),
+        })
     }
 
     /// Takes a tenant's bridge, taps and rules away while none of its instances has a VM; its

@@ -127,6 +127,8 @@ impl Service {
         spec.instance_resources.check().map_err(|error| {
             Error::new(Kind::Invalid, path, error.to_string()).hint("see 'mvm pool create --help'")
         })?;
+        self.tenant(&path.tenant)?;
+        self.check_image(path, &spec.image)?;
         let _lock = self.lock_state().await?;
         let tenant = self.living_tenant(&path.tenant)?;
         if self.records.pool(path)?.is_some() {

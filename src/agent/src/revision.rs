@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use mvm_host::file;
-use mvm_host::image::{ImageError, Revision, Store};
+use mvm_host::image::{ImageError, NixError, Revision, Store};
 use mvm_host::packages::Control;
 use mvm_model::snapshot::FileStamp;
 use mvm_model::{Digest, PoolPath};
@@ -80,11 +80,26 @@ fn stamps(dir: &std::path::Path) -> Verified {
     Verified { boot_id: mvm_vmm::process::boot_id().unwrap_or_default(), files: files.collect() }
 }
 
+impl Classify for NixError {
+    fn classify(&self) -> (Kind, Option<String>) {
+        let kind = match self {
+            _ if self.is_cancelled() => Kind::Interrupted,
+            _ if self.is_timeout() => Kind::Timeout,
+            Self::NotInstalled => Kind::ImageBuilderUnavailable,
+            Self::NoAttribute { .. } => Kind::NotFound,
+            Self::Failed { .. } | Self::Output { .. } | Self::Run(_) => Kind::Failed,
+        };
+        (kind, self.hint())
+    }
+}
+
 impl Classify for ImageError {
     fn classify(&self) -> (Kind, Option<String>) {
         let kind = match self {
             _ if self.is_cancelled() => Kind::Interrupted,
             Self::Package(error) => return error.classify(),
+            Self::Nix(error) => return error.classify(),
+            Self::Import { .. } => Kind::Invalid,
             Self::NotFound { .. } => Kind::NotFound,
             Self::Damaged { .. } => Kind::Corrupt,
             Self::NoSpace { .. } => Kind::DiskFull,

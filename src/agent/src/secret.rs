@@ -15,7 +15,9 @@
 use std::time::Duration;
 
 use mvm_host::lock::Lock;
-use mvm_host::secrets::{Contents, EnvelopeError, HostKey, KeyError, Vault, VaultError, guard_memory};
+use mvm_host::secrets::{
+    Contents, EnvelopeError, HostKey, KeyError, Vault, VaultError, guard_memory,
+};
 use mvm_model::record::Millis;
 use mvm_model::secret::{self, BadSecret, SecretName, Secrets};
 use mvm_model::{Digest, TenantName};
@@ -28,7 +30,7 @@ mod deliver;
 mod image;
 
 pub use deliver::{Delivered, Delivery};
-pub(crate) use image::Image;
+pub(crate) use image::{Image, Readiness};
 
 /// How long a writer of a tenant's secrets waits for another.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -155,7 +157,7 @@ impl Service {
     /// given up here: the envelope goes, and with it what stood in the way of a new one.
     async fn drop_unreadable(&self, tenant: &TenantName) -> Result<Vec<SecretName>> {
         let _turn = self.lock_secrets(tenant).await?;
-        match self.open_vault(tenant, Older::Accepted) {
+        match self.open_vault(tenant) {
             Ok(opened) => Ok(opened.contents.iter().map(|(name, _)| name.clone()).collect()),
             Err(error) if error.kind == Kind::NewerState => Err(error),
             Err(error) => {
@@ -172,7 +174,7 @@ impl Service {
     /// When they cannot be opened.
     pub fn list_secrets(&self, tenant: &TenantName) -> Result<SecretsView> {
         self.tenant(tenant)?;
-        let opened = self.open_vault(tenant, Older::Accepted)?;
+        let opened = self.open_vault(tenant)?;
         let view = |(name, entry): (&SecretName, &mvm_host::secrets::Entry)| SecretView {
             name: name.clone(),
             size: entry.value.size(),
@@ -201,11 +203,7 @@ impl Service {
         change: impl FnOnce(&mut Contents) -> Result<()>,
     ) -> Result<SecretsChanged> {
         let changed = self.change_vault(tenant, older, change).await;
-        let said: Vec<_> = names.iter().map(ToString::to_string).collect();
-        let detail = match &changed {
-            Ok(epoch) => format!("epoch {epoch}: {}", said.join(", ")),
-            Err(_) => said.join(", "),
-        };
+        let detail = said(&names, changed.as_ref().ok());
         self.audit_with(tenant, tenant, event, &changed, &detail).await;
         let epoch = changed?;
         let instances = self.deliver_secrets(tenant).await;
@@ -221,10 +219,14 @@ impl Service {
     ) -> Result<u64> {
         self.living_tenant(tenant)?;
         let _turn = self.lock_secrets(tenant).await?;
-        let mut opened = self.open_vault(tenant, older)?;
+        let mut opened = self.open_vault(tenant)?;
+        let newest = self.newest_delivered(tenant);
+        if older == Older::Refused {
+            refuse_older(tenant, opened.epoch, newest)?;
+        }
         change(&mut opened.contents)?;
         secret::check(opened.contents.values()).about(tenant, "keep its secrets")?;
-        let epoch = opened.epoch.max(self.newest_delivered(tenant)) + 1;
+        let epoch = opened.epoch.max(newest) + 1;
         let key = opened.key.map_or_else(|| self.first_key(tenant), Ok)?;
         let written = self.vault(tenant).write(&key, epoch, &opened.contents);
         written.about(tenant, "keep its secrets").map(|()| epoch)
@@ -241,7 +243,7 @@ impl Service {
     }
 
     /// Opens a tenant's envelope; a tenant without one has no secrets, which takes no key.
-    pub(crate) fn open_vault(&self, tenant: &TenantName, older: Older) -> Result<Opened> {
+    pub(crate) fn open_vault(&self, tenant: &TenantName) -> Result<Opened> {
         let vault = self.vault(tenant);
         if !vault.exists() {
             return Ok(Opened::default());
@@ -251,33 +253,19 @@ impl Service {
         let start_over = format!(
             "put the key back, nothing is lost; 'mvm tenant secrets remove {tenant} --all --force' gives them up"
         );
-        let key = HostKey::load(&self.dirs.config).about(tenant, doing).map_err(|error| {
-            match error.kind {
-                Kind::Unavailable => error.hint(start_over.clone()),
-                _ => error,
-            }
-        })?;
+        let key =
+            HostKey::load(&self.dirs.config).about(tenant, doing).map_err(|error| {
+                match error.kind {
+                    Kind::Unavailable => error.hint(start_over.clone()),
+                    _ => error,
+                }
+            })?;
         let opened = vault.open(&key).about(tenant, doing).map_err(|error| match error.kind {
             Kind::Unavailable => error.hint(start_over),
             _ => error,
         })?;
         let Some((header, contents)) = opened else { return Ok(Opened::default()) };
-        if older == Older::Refused {
-            self.refuse_older(tenant, header.epoch)?;
-        }
         Ok(Opened { key: Some(key), epoch: header.epoch, contents })
-    }
-
-    /// Refuses an envelope that is older than what one of the tenant's instances has: somebody
-    /// put an old file in place.
-    fn refuse_older(&self, tenant: &TenantName, epoch: u64) -> Result<()> {
-        let newest = self.newest_delivered(tenant);
-        if epoch >= newest {
-            return Ok(());
-        }
-        let text = format!("its secrets are of epoch {epoch}, its instances have epoch {newest}");
-        Err(Error::new(Kind::Corrupt, tenant, text)
-            .hint(format!("'mvm tenant secrets rotate {tenant}' takes them as they are now")))
     }
 
     /// The host's key for the first envelope. Where another envelope exists there was a key, and
@@ -294,9 +282,31 @@ impl Service {
     }
 }
 
+/// What the audit log says of a change.
+fn said(names: &[SecretName], epoch: Option<&u64>) -> String {
+    let names = names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let epoch = epoch.map(|epoch| format!("epoch {epoch}"));
+    epoch
+        .into_iter()
+        .chain(Some(names).filter(|names| !names.is_empty()))
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+/// Refuses an envelope that is older than what an instance has: somebody put an old file in
+/// place.
+pub(crate) fn refuse_older(tenant: &TenantName, epoch: u64, newest: u64) -> Result<()> {
+    if epoch >= newest {
+        return Ok(());
+    }
+    let text = format!("its secrets are of epoch {epoch}, but epoch {newest} was delivered before");
+    Err(Error::new(Kind::Corrupt, tenant, text)
+        .hint(format!("'mvm tenant secrets rotate {tenant}' takes them as they are now")))
+}
+
 /// Whether an envelope may be older than what was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Older {
+enum Older {
     Refused,
     Accepted,
 }
@@ -323,10 +333,9 @@ impl Classify for KeyError {
                 Kind::Unavailable,
                 Some("other tenants' secrets are encrypted with it: put it back".into()),
             ),
-            Self::Exposed { path, .. } => (
-                Kind::Refused,
-                Some(format!("chown root: {0}; chmod 0400 {0}", path.display())),
-            ),
+            Self::Exposed { path, .. } => {
+                (Kind::Refused, Some(format!("chown root: {0}; chmod 0400 {0}", path.display())))
+            }
             Self::Malformed { .. } => {
                 (Kind::Unavailable, Some("put back the key that was there before".into()))
             }

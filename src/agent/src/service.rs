@@ -32,6 +32,8 @@ pub struct Service {
     pub exe: PathBuf,
     /// Who we are in lock files: `mvm instance sleep`.
     pub who: String,
+    /// The person who asked, when it is not who runs this process.
+    pub person: Option<String>,
 }
 
 impl Service {
@@ -43,13 +45,13 @@ impl Service {
         for dir in [&dirs.state, &dirs.run, &dirs.cache, &dirs.tenants()] {
             file::create_dir(dir).about("", "prepare mvm's directories")?;
         }
-        Ok(Self { records: Records::new(dirs.clone()), dirs, exe, who })
+        Ok(Self { records: Records::new(dirs.clone()), dirs, exe, who, person: None })
     }
 
-    /// The same for somebody else: who is named in lock files and in the audit log.
+    /// The same for somebody else: who is named in the audit log.
     #[must_use]
-    pub fn on_behalf(&self, of: &str) -> Self {
-        Self { who: format!("{} for {of}", self.who), ..self.clone() }
+    pub fn on_behalf(&self, person: &str) -> Self {
+        Self { who: "mvm agent".into(), person: Some(person.to_owned()), ..self.clone() }
     }
 
     /// This host's id.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use mvm_host::file;
 use mvm_host::lock::Lock;
 use mvm_host::net::dns;
-use mvm_host::secrets::{self, Secrets};
 use mvm_model::NetId;
 use mvm_model::record::InstanceRecord;
 
@@ -73,37 +72,6 @@ impl Service {
         names
     }
 
-    /// Makes sure an instance has a secrets image; one that is there already is current.
-    ///
-    /// # Errors
-    /// When the tmpfs or the image cannot be made.
-    pub fn ensure_secrets(&self, record: &InstanceRecord) -> Result<()> {
-        let path = record.path();
-        let store = Secrets::open(&self.dirs.run).about(&path, "make room for its secrets")?;
-        match store.image(record.instance_id).exists() {
-            true => Ok(()),
-            false => store
-                .write(record.instance_id, secrets::ImageId::EMPTY, &[])
-                .about(&path, "make its secrets drive"),
-        }
-    }
-
-    /// Writes an instance's secrets image with these secrets (name, value).
-    ///
-    /// # Errors
-    /// When the tmpfs or the image cannot be made.
-    pub fn write_secrets_with(
-        &self,
-        record: &InstanceRecord,
-        values: &[(&str, &[u8])],
-    ) -> Result<()> {
-        let path = record.path();
-        let store = Secrets::open(&self.dirs.run).about(&path, "make room for its secrets")?;
-        let file = |&(name, content)| mvm_host::drive::SmallFile { name, content, owner: (0, 0), mode: 0o444 };
-        let files: Vec<_> = values.iter().map(file).collect();
-        store.write(record.instance_id, secrets::ImageId::EMPTY, &files).about(&path, "make its secrets drive")
-    }
-
     /// Removes what only a living VM needs: its run directory and its secrets in clear.
     ///
     /// # Errors
@@ -112,11 +80,10 @@ impl Service {
         let forget = || {
             file::remove_dir(&self.dirs.vm(record.instance_id))?;
             file::remove_file(&self.dirs.supervisor_log(record.instance_id))?;
-            if self.dirs.run.join("secrets").exists() {
-                Secrets::open(&self.dirs.run)?.remove(record.instance_id)?;
-            }
-            secrets::close_if_empty(&self.dirs.run)
+            Ok(())
         };
-        forget().about(record.path(), "remove what its VM left")
+        let forgotten: std::result::Result<(), file::FileError> = forget();
+        forgotten.about(record.path(), "remove what its VM left")?;
+        self.forget_secrets(record)
     }
 }

@@ -71,10 +71,9 @@ impl Service {
         for instance in self.records.instances(&record.path()).records {
             *actual.entry(self.observe(&instance).state.status()).or_default() += 1;
         }
-        let manifest =
-            record.current.as_ref().and_then(|digest| self.images().ok()?.get(digest).ok());
         PoolView {
-            builder: manifest.map(|revision| revision.manifest.builder),
+            builder: self.builder_of(record),
+            revisions: self.revision_views(record),
             actual,
             disk_bytes: self.pool_bytes(&record.path()),
             disk_claim: self.claim(&self.records.instances(&record.path()).records),

@@ -1,7 +1,7 @@
 //! A client: asks an agent over its unix socket. One connection per call; the socket is local.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub enum Found {
 /// Asks one agent.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: std::path::PathBuf,
+    run: PathBuf,
 }
 
 /// A connection to a guest's agent.
@@ -43,27 +43,21 @@ pub trait GuestStream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> GuestStream for T {}
 
 impl Client {
-    /// Looks for the agent of a run directory.
-    pub async fn find(run: &Path) -> Found {
-        let client = Self { socket: run.join(SOCKET) };
-        match client.connect().await {
-            Ok(_) => Found::Agent(client),
+    /// Looks for the agent of a run directory. Takes no time and needs no runtime.
+    pub fn find(run: &Path) -> Found {
+        let found = Directory::open(run)
+            .and_then(|dir| std::os::unix::net::UnixStream::connect(dir.through(SOCKET)));
+        match found {
+            Ok(_) => Found::Agent(Self { run: run.to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Found::Forbidden,
             Err(_) => Found::Absent,
         }
     }
 
     async fn connect(&self) -> io::Result<UnixStream> {
-        // A run directory's path may be longer than a socket address holds: through a descriptor.
-        let (Some(dir), Some(name)) = (self.socket.parent(), self.socket.file_name()) else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        let dir = open_path(dir)?;
-        let through = Path::new("/proc/self/fd")
-            .join(std::os::fd::AsRawFd::as_raw_fd(&dir).to_string())
-            .join(name);
-        let connected = tokio::time::timeout(ACCEPT, UnixStream::connect(through)).await;
-        connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        let dir = Directory::open(&self.run)?;
+        let connected = tokio::time::timeout(ACCEPT, UnixStream::connect(dir.through(SOCKET)));
+        connected.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     /// Asks, passing signs of life on. When `cancel` ends first, the operation is asked to stop
@@ -177,10 +171,22 @@ fn operation_path(id: &str, verb: &str) -> String {
     format!("{PREFIX}operations/{id}/{verb}")
 }
 
-fn open_path(dir: &Path) -> io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    // Only to name it: a directory we may pass through but not list is enough (O_PATH).
-    std::fs::OpenOptions::new().read(true).custom_flags(0o10_000_000).open(dir)
+/// A run directory. Its path may be longer than a socket address holds (108 bytes), so its
+/// sockets are reached through a descriptor.
+struct Directory(std::fs::File);
+
+impl Directory {
+    fn open(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        /// Only to name it: a directory we may pass through but not list is enough.
+        const O_PATH: i32 = 0o10_000_000;
+        std::fs::OpenOptions::new().read(true).custom_flags(O_PATH).open(path).map(Self)
+    }
+
+    fn through(&self, name: &str) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd()).into()
+    }
 }
 
 /// The lines of an answer.

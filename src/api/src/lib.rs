@@ -16,6 +16,7 @@
 pub mod agent;
 pub mod client;
 mod error;
+pub mod image;
 pub mod instance;
 pub mod net;
 pub mod pool;

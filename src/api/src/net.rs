@@ -16,6 +16,9 @@ pub struct Report {
     pub tenants: usize,
     /// Ports that were looked at.
     pub ports: usize,
+    /// Tenants whose networks were tried out from within.
+    #[serde(default)]
+    pub probed: usize,
     /// What is not as it should be.
     pub findings: Vec<Finding>,
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use mvm_model::image::{ImageSource, Role};
+use mvm_model::image::{ImageSource, Origin, Role};
 use mvm_model::record::PoolRecord;
 use mvm_model::resources::{Claim, Resources};
 use mvm_model::state::Status;
 use mvm_model::{PoolPath, TenantName};
 use serde::{Deserialize, Serialize};
+
+use crate::image::RevisionView;
 
 /// Creates a pool. Builds and starts nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,6 +23,9 @@ pub struct Create {
     pub role: Role,
     /// What each is given.
     pub resources: Resources,
+    /// How the image was asked for.
+    #[serde(default)]
+    pub origin: Origin,
 }
 
 /// A tenant's pools.
@@ -93,6 +98,8 @@ pub struct View {
     pub record: PoolRecord,
     /// Who built the current revision.
     pub builder: Option<String>,
+    /// The revisions it uses and used, newest use first.
+    pub revisions: Vec<RevisionView>,
     /// Instances by status.
     pub actual: BTreeMap<Status, usize>,
     /// Bytes its instances take on disk.

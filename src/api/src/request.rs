@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{agent, instance, net, pool, tenant};
+use crate::{agent, image, instance, net, pool, tenant};
 
 /// One operation: its fields are the request.
 pub trait Call: Serialize + DeserializeOwned + Into<Request> + Send {
@@ -108,6 +108,13 @@ calls! {
     PoolInfo(pool::Info) = "pool/info" Reads -> pool::View,
     PoolScale(pool::Scale) = "pool/scale" Changes -> pool::Scaled,
     PoolDestroy(pool::Destroy) = "pool/destroy" Changes -> (),
+    PoolBuild(image::BuildPool) = "pool/build" Changes -> image::PoolBuilt,
+    PoolRollback(image::Rollback) = "pool/rollback" Changes -> image::RolledBack,
+    PoolGc(image::PoolGc) = "pool/gc" Changes -> image::Collected,
+    ImageList(image::List) = "image/list" Reads -> Vec<image::View>,
+    ImageBuild(image::Build) = "image/build" Changes -> mvm_model::Digest,
+    ImageImport(image::Import) = "image/import" Changes -> image::View,
+    ImageGc(image::Gc) = "image/gc" Changes -> image::Collected,
     InstanceCreate(instance::Create) = "instance/create" Changes -> instance::View,
     InstanceList(instance::List) = "instance/list" Reads -> instance::Listed,
     InstanceInfo(instance::Info) = "instance/info" Reads -> instance::View,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    add, bench, bootstrap, completions, demo, dev, doctor, events, image, instance, net, node, pool, status,
+    add, agent, bench, bootstrap, completions, demo, dev, doctor, events, image, instance, net, node, pool, status,
     stop, tenant,
 };
 
@@ -58,6 +58,9 @@ enum Command {
     Image(image::Command),
     /// Show what was done to a tenant, or to all
     Events(events::Args),
+    /// Run the agent, or make this host what a desired state says
+    #[command(subcommand)]
+    Agent(agent::Command),
     /// Print a shell's completion script
     Completions(completions::Args),
     /// Measure boot, warm, sleep and wake on this host
@@ -81,6 +84,7 @@ pub fn run() -> ExitCode {
         Command::Net(command) => net::run(command),
         Command::Image(command) => image::run(command),
         Command::Events(args) => events::run(args),
+        Command::Agent(command) => agent::run(command),
         Command::Completions(args) => completions::run(args),
         Command::Bench(args) => bench::run(args),
     }

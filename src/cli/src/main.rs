@@ -2,7 +2,7 @@
 //! shim beside each VM, the trampoline that confines a VMM, the tenants' resolver.
 //!
 //! ```text
-//! args ── cli::Cli ── command::<noun>::<verb> ── mvm_agent::Service ── records, kernel, VMs
+//! args ── cli::Cli ── command::<noun>::<verb> ── Session ── agent, or Service in this process
 //!                          │
 //!                          └── output (tables, JSON), progress (stderr), error (exit code)
 //! ```
@@ -15,6 +15,7 @@ mod internal;
 mod output;
 mod progress;
 mod runtime;
+mod session;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| "warn".into()),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .without_time()
         .with_target(false)
         .init();

@@ -83,6 +83,11 @@ pub fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// A number of things for people: `1 revision`, `2 revisions`.
+pub fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A duration for people.
 pub fn duration(time: std::time::Duration) -> String {
     match time.as_secs_f64() {

@@ -101,14 +101,6 @@ impl Context {
     /// # Errors
     /// What the work says, or [`Kind::Interrupted`].
     pub async fn until_interrupted<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let interrupted = async {
-            while !self.cancel.load(Ordering::SeqCst) {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
-        };
-        tokio::select! {
-            done = work => done,
-            () = interrupted => Err(Error::new(Kind::Interrupted, "", "interrupted")),
-        }
+        crate::session::Session::from(self).until_interrupted(work).await
     }
 }

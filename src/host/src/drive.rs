@@ -141,20 +141,25 @@ fn make(
 }
 
 fn mke2fs(image: &Path, options: &[&str]) -> Result<(), DriveError> {
+    let always = ["-q", "-F", "-t", "ext4", "-m", "0"];
+    run("mke2fs", image, &[&always, options].concat())
+}
+
+/// Runs a program of e2fsprogs on an image.
+fn run(program: &str, image: &Path, options: &[&str]) -> Result<(), DriveError> {
     let bad = |why: String| DriveError::Format { path: image.to_owned(), why };
-    let output = Command::new("mke2fs")
-        .args(["-q", "-F", "-t", "ext4", "-m", "0"])
+    let output = Command::new(program)
         .args(options)
         .arg(image)
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin")
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| bad(format!("mke2fs: {error} (package e2fsprogs)")))?;
+        .map_err(|error| bad(format!("{program}: {error} (package e2fsprogs)")))?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(bad(said.lines().last().unwrap_or("mke2fs failed").to_owned()))
+    Err(bad(said.lines().last().map_or_else(|| format!("{program} failed"), str::to_owned)))
 }
 
 #[cfg(test)]

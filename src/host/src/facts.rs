@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libsystemd::id128;
 use mvm_model::Digest;
@@ -76,7 +77,10 @@ pub fn node_id(state_dir: &Path, draw: impl FnOnce() -> String) -> Result<String
     }
     let id = derived().unwrap_or_else(draw);
     // Two first commands at once must agree: the name is given once, by a link.
-    let mine = state_dir.join(format!(".node-id.{}", std::process::id()));
+    // Two of one process, too.
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let mine = state_dir.join(format!(".node-id.{}.{call}", std::process::id()));
     file::write_durably(&mine, format!("{id}\n").as_bytes())?;
     let linked = fs::hard_link(&mine, &path);
     file::remove_file(&mine)?;

@@ -25,11 +25,13 @@ use crate::file::{self, Context, FileError};
 pub mod contents;
 pub mod envelope;
 pub mod key;
+mod memory;
 mod vault;
 
 pub use contents::{Contents, Entry};
 pub use envelope::{EnvelopeError, Header};
 pub use key::{HostKey, KeyError};
+pub use memory::guard_memory;
 pub use vault::{Vault, VaultError};
 
 /// How much the tmpfs may hold; images are sparse, most take a tenth of a MiB.

@@ -23,12 +23,13 @@ impl Driver<'_> {
         };
         match self.boot_prepared(&prepared).await {
             Ok(vm) => {
-                self.record.note = note;
+                self.record.note = and(note, self.catch_up_secrets().await);
                 self.finish(State::Running { vm })
             }
             Err(error) => {
                 // A VM that does not end keeps its transition: the next command settles it.
                 self.machine().kill().await?;
+                self.forget_secrets();
                 self.fail(&error)?;
                 Err(error)
             }
@@ -84,6 +85,9 @@ impl Driver<'_> {
             }
         };
         self.phase("guest");
+        // What was set while it was paused was not written under it.
+        self.record.note = and(self.record.note.take(), self.catch_up_secrets().await);
+        self.phase("secrets");
         self.finish(State::Running { vm })
     }
 
@@ -92,4 +96,10 @@ impl Driver<'_> {
         let gone = || Error::new(Kind::Failed, self.record.path(), "the record names no VM");
         self.record.state.vm().cloned().ok_or_else(gone)
     }
+}
+
+/// Two notes, of which there may be none.
+pub(super) fn and(one: Option<String>, other: Option<String>) -> Option<String> {
+    let both: Vec<_> = one.into_iter().chain(other).collect();
+    (!both.is_empty()).then(|| both.join("; "))
 }

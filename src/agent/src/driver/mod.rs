@@ -18,6 +18,7 @@
 mod boot;
 mod prepare;
 mod renew;
+mod secrets;
 mod settle;
 mod sleep;
 mod stop;
@@ -51,6 +52,8 @@ pub struct Outcome {
     pub already: Option<&'static str>,
     /// How long each phase took, in order.
     pub phases: Vec<Phase>,
+    /// Why it took longer than it should; empty mostly.
+    pub slow: Vec<String>,
 }
 
 /// A measured part of a transition.
@@ -79,6 +82,7 @@ pub(crate) struct Driver<'a> {
     record: InstanceRecord,
     cancel: &'a AtomicBool,
     phases: Vec<Phase>,
+    slow: Vec<String>,
     last: Instant,
     _lock: Lock,
 }
@@ -191,7 +195,7 @@ impl<'a> Driver<'a> {
         let record = service.records.instance(&path.pool, id)?.ok_or_else(gone)?;
         let (phases, last) = (Vec::new(), Instant::now());
         let asker = Asker::Plan(record.parked);
-        Ok(Self { service, asker, record, cancel, phases, last, _lock: lock })
+        Ok(Self { service, asker, record, cancel, phases, slow: Vec::new(), last, _lock: lock })
     }
 
     async fn apply(mut self, verb: Verb) -> Result<Outcome> {
@@ -212,12 +216,13 @@ impl<'a> Driver<'a> {
                 if let Err(error) = &result {
                     self.note_failure(verb, error);
                 }
-                self.service.audit(&tenant, path, &format!("instance.{verb}"), &result).await;
+                let event = format!("instance.{verb}");
+                self.service.audit_with(&tenant, path, &event, &result, &self.slowness()).await;
                 result?;
                 None
             }
         };
-        Ok(Outcome { record: self.record, already, phases: self.phases })
+        Ok(Outcome { record: self.record, already, phases: self.phases, slow: self.slow })
     }
 
     /// Remembers in the record who asked; written with the transition.
@@ -356,6 +361,12 @@ impl<'a> Driver<'a> {
         let now = Instant::now();
         self.phases.push(Phase { name, took: now - self.last });
         self.last = now;
+    }
+
+    /// Why it was slow, for the audit log, where such cases are counted.
+    fn slowness(&self) -> String {
+        let reasons = self.slow.join("; ");
+        if reasons.is_empty() { reasons } else { format!("slow: {reasons}") }
     }
 
     /// Stops here when Ctrl-C was pressed; called where nothing is half-done.

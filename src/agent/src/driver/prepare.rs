@@ -1,23 +1,27 @@
 //! What a VM needs before it exists: image, network, drives, and the specification made of them.
 
 use mvm_guest_proto::config::{self, GuestConfig};
-use mvm_host::drive::{self, Missing};
+use mvm_host::drive::{self, Missing, SmallFile, SmallId};
 use mvm_host::image::Revision;
 use mvm_host::packages::Arch;
 use mvm_model::image::{Restart, Workload};
 use mvm_model::record::TenantRecord;
 use mvm_model::{Digest, network};
+use sha2::{Digest as _, Sha256};
 
 use super::Driver;
 use crate::blueprint::Blueprint;
 use crate::error::{About, Error, Kind, Result};
 use crate::network::port_of;
+use crate::secret::Readiness;
 use crate::tenant::net_of;
 
 /// Everything a VM is started with.
 pub(super) struct Prepared {
     /// What its VM is started as.
     pub(super) blueprint: Blueprint,
+    /// What was not ready and had to be made just now.
+    pub(super) made: Vec<&'static str>,
 }
 
 impl Driver<'_> {
@@ -29,7 +33,7 @@ impl Driver<'_> {
         self.phase("image");
         self.prepare_network(&tenant).await?;
         self.phase("network");
-        self.prepare_drives(&tenant, &revision)?;
+        let made = self.prepare_drives(&tenant, &revision)?;
         if self.record.revision.as_ref() != Some(&revision.digest) {
             // Before the VM exists: whoever finds it later must know what it was booted from.
             self.record.revision = Some(revision.digest.clone());
@@ -41,7 +45,7 @@ impl Driver<'_> {
         self.phase("proof");
         let blueprint =
             Blueprint::draw(self.service, &self.record, &files, &revision.manifest, proven)?;
-        Ok(Prepared { blueprint })
+        Ok(Prepared { blueprint, made })
     }
 
     fn revision(&self, digest: Option<Digest>) -> Result<Revision> {
@@ -66,7 +70,11 @@ impl Driver<'_> {
         self.service.refresh_dns().await
     }
 
-    fn prepare_drives(&self, tenant: &TenantRecord, revision: &Revision) -> Result<()> {
+    fn prepare_drives(
+        &self,
+        tenant: &TenantRecord,
+        revision: &Revision,
+    ) -> Result<Vec<&'static str>> {
         let path = self.record.path();
         let dir = self.service.instance_dir(&self.record);
         // An instance that was booted had its drive: a missing one is lost, not to be made anew.
@@ -77,22 +85,50 @@ impl Driver<'_> {
         self.grow_data()?;
         drive::ensure_data(&dir.join("data.img"), self.record.resources.data_disk_mib, missing)
             .about(&path, "find its data drive")?;
-        self.write_config(tenant, revision.manifest.workload.as_ref())?;
-        self.service.ensure_secrets(&self.record)
+        self.prepare_small_drives(tenant, revision.manifest.workload.as_ref())
     }
 
-    fn write_config(&self, tenant: &TenantRecord, workload: Option<&Workload>) -> Result<()> {
-        let path = self.record.path();
-        let dir = self.service.instance_dir(&self.record);
-        let bytes = self.guest_config(tenant, workload)?.to_bytes();
-        drive::write_small(&dir.join("config.img"), &[(config::FILE, &bytes)])
-            .about(&path, "make its config drive")
+    /// Secrets and configuration as they are now; says what of it was not there yet.
+    pub(super) fn prepare_small_drives(
+        &self,
+        tenant: &TenantRecord,
+        workload: Option<&Workload>,
+    ) -> Result<Vec<&'static str>> {
+        let secrets = self.service.wanted_secrets(&self.record, workload)?;
+        let mut made = Vec::new();
+        if self.service.ensure_secrets(&self.record, &secrets)? == Readiness::Made {
+            made.push("its secrets drive");
+        }
+        if self.ensure_config(tenant, workload, secrets.id.epoch)? == Readiness::Made {
+            made.push("its config drive");
+        }
+        Ok(made)
+    }
+
+    fn ensure_config(
+        &self,
+        tenant: &TenantRecord,
+        workload: Option<&Workload>,
+        secrets_epoch: u64,
+    ) -> Result<Readiness> {
+        let image = self.service.instance_dir(&self.record).join("config.img");
+        let content = self.guest_config(tenant, workload, secrets_epoch)?.to_bytes();
+        let mut id = [0; 16];
+        id.copy_from_slice(&Sha256::digest(&content)[..16]);
+        if drive::small_id(&image) == Some(SmallId(id)) {
+            return Ok(Readiness::Ready);
+        }
+        let file = SmallFile { name: config::FILE, content: &content, owner: (0, 0), mode: 0o644 };
+        drive::write_small_as(&image, SmallId(id), &[file])
+            .about(self.record.path(), "make its config drive")
+            .map(|()| Readiness::Made)
     }
 
     fn guest_config(
         &self,
         tenant: &TenantRecord,
         workload: Option<&Workload>,
+        secrets_epoch: u64,
     ) -> Result<GuestConfig> {
         let record = &self.record;
         let subnet = tenant.network.ipv4_subnet;
@@ -115,7 +151,7 @@ impl Driver<'_> {
                 mtu: Some(network::MTU),
             }),
             workload: workload.map(guest_workload),
-            secrets_epoch: 0,
+            secrets_epoch,
             config_epoch: record.next_generation,
             hooks: config::Hooks::default(),
         })

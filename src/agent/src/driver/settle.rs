@@ -28,6 +28,7 @@ impl Driver<'_> {
             return Ok(());
         }
         self.machine().kill().await?;
+        self.forget_secrets();
         self.finish(observed)
     }
 
@@ -53,6 +54,7 @@ impl Driver<'_> {
             (Settlement::Forward, _) => self.carry_through(transition).await,
             (Settlement::Failed | Settlement::AdoptRunning | Settlement::AdoptWarm, _) => {
                 machine.kill().await?;
+                self.forget_secrets();
                 snapshots.remove_except(None).ok();
                 let reason = "a command was interrupted and its VM is gone".to_owned();
                 self.finish(State::Failed { reason, kept: "the data drive".into() })

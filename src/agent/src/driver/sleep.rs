@@ -95,6 +95,8 @@ impl Driver<'_> {
     async fn fall_asleep(&mut self, generation: u64) -> Result<()> {
         self.machine().kill().await?;
         self.phase("end");
+        self.park_if_possible();
+        self.phase("park");
         self.finish(State::Sleeping { generation })
     }
 

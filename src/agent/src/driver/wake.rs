@@ -11,6 +11,7 @@ use mvm_model::state::{State, Transition, VmRef};
 use mvm_vmm::StartMode;
 
 use super::Driver;
+use super::boot::and;
 use super::prepare::Prepared;
 use crate::blueprint;
 use crate::error::{About, Error, Kind, Result};
@@ -50,10 +51,12 @@ impl Driver<'_> {
             Err(error) => return self.take_back().and(Err(error)),
         };
         self.phase("prepare");
+        let late = |what: &&str| format!("{what} was not ready and was made in the path");
+        self.slow.extend(prepared.made.iter().map(late));
         let doubt = match self.usable(&snapshots, &prepared, generation) {
             Err(unusable) => unusable.to_string(),
             Ok(_) => match self.attempts(&snapshots, &prepared, generation).await? {
-                Ok(vm) => return self.woken(&snapshots, generation, vm),
+                Ok(vm) => return self.woken(&snapshots, generation, vm).await,
                 Err(error) => error.chain(),
             },
         };
@@ -176,7 +179,8 @@ impl Driver<'_> {
         Ok(VmRef { resumed_from: Some(generation), ..vm })
     }
 
-    fn woken(&mut self, snapshots: &Snapshots, generation: u64, vm: VmRef) -> Result<()> {
+    async fn woken(&mut self, snapshots: &Snapshots, generation: u64, vm: VmRef) -> Result<()> {
+        self.record.note = and(self.record.note.take(), self.catch_up_secrets().await);
         self.finish(State::Running { vm })?;
         // QEMU has read the memory file whole; a VMM that maps it needs it until it ends.
         if let Err(error) = snapshots.remove_except(None) {

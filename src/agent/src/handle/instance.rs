@@ -106,7 +106,7 @@ pub fn printable(bytes: &[u8]) -> String {
 
 impl Handle for Verify {
     async fn handle(self, service: &Service, _: &Control) -> Result<Report> {
-        let report = service.verify_net().await?;
+        let report = service.verify_and_probe_net().await?;
         let severity = |severity| match severity {
             Severity::Error => "error".to_owned(),
             Severity::Warning => "warning".to_owned(),
@@ -115,6 +115,7 @@ impl Handle for Verify {
             clean: report.is_clean(),
             tenants: report.tenants,
             ports: report.ports,
+            probed: report.probed,
             findings: report
                 .findings
                 .into_iter()

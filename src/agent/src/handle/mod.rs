@@ -5,9 +5,12 @@
 //! [`Service`] method and what that returns into the reply.
 
 mod agent;
+mod image;
 mod instance;
 mod pool;
 mod tenant;
+
+pub use instance::printable;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,6 +76,13 @@ pub async fn request(request: Request, service: &Service, control: &Control) -> 
         Request::PoolInfo(call) => answer(call, service, control).await,
         Request::PoolScale(call) => answer(call, service, control).await,
         Request::PoolDestroy(call) => answer(call, service, control).await,
+        Request::PoolBuild(call) => answer(call, service, control).await,
+        Request::PoolRollback(call) => answer(call, service, control).await,
+        Request::PoolGc(call) => answer(call, service, control).await,
+        Request::ImageList(call) => answer(call, service, control).await,
+        Request::ImageBuild(call) => answer(call, service, control).await,
+        Request::ImageImport(call) => answer(call, service, control).await,
+        Request::ImageGc(call) => answer(call, service, control).await,
         Request::InstanceCreate(call) => answer(call, service, control).await,
         Request::InstanceList(call) => answer(call, service, control).await,
         Request::InstanceInfo(call) => answer(call, service, control).await,

@@ -15,7 +15,7 @@ impl Handle for Create {
             role: self.role,
             resources: self.resources,
         };
-        let record = service.create_pool(new).await?;
+        let record = service.create_pool_from(new, self.origin).await?;
         Ok(service.pool_view(&record))
     }
 }

@@ -11,7 +11,7 @@ use mvm_model::image::Workload;
 use mvm_model::record::InstanceRecord;
 use mvm_model::secret::SecretName;
 
-use super::Older;
+use super::refuse_older;
 use crate::error::{About, Result};
 use crate::service::Service;
 
@@ -38,6 +38,11 @@ pub(crate) enum Readiness {
 impl Image {
     fn files(&self) -> Vec<SmallFile<'_>> {
         files(&self.contents, self.scopes.as_deref(), self.owner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.files().iter().map(|file| file.name).collect()
     }
 }
 
@@ -72,7 +77,9 @@ impl Service {
         record: &InstanceRecord,
         workload: Option<&Workload>,
     ) -> Result<Image> {
-        let opened = self.open_vault(&record.tenant_id, Older::Refused)?;
+        let opened = self.open_vault(&record.tenant_id)?;
+        let had = self.delivered(record).map_or(0, |id| id.epoch);
+        refuse_older(&record.tenant_id, opened.epoch, had)?;
         let scopes = self.pool(&record.pool_path())?.secret_scopes;
         let owner = owner(workload);
         let id = match &opened.key {

@@ -117,7 +117,7 @@ async fn call(daemon: &Arc<Daemon>, peer: &Peer, request: Request) -> Result<Ans
         Request::AgentOperations(_) => return reply(&daemon.operations.list()),
         _ => {}
     }
-    let service = daemon.service.on_behalf(&format!("{} via agent", peer.name));
+    let service = daemon.service.on_behalf(&peer.name);
     match request.effect() {
         mvm_api::Effect::Reads => {
             let value = handle::request(request, &service, &Control::none()).await?;

@@ -4,14 +4,14 @@
 //! ones that ended are remembered for as long as the agent runs.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mvm_api::agent::{Ended, Operation};
 use mvm_api::wire::Event;
 use tokio::sync::watch;
 
-use crate::service::now;
+use crate::service::{now, random};
 
 /// So many ended operations are remembered.
 const REMEMBERED: usize = 256;
@@ -21,7 +21,6 @@ const KEPT_EVENTS: usize = 1000;
 /// All operations of an agent.
 #[derive(Default)]
 pub struct Operations {
-    next: AtomicU64,
     all: Mutex<VecDeque<Arc<Running>>>,
 }
 
@@ -44,7 +43,8 @@ struct Log {
 impl Operations {
     /// Begins one.
     pub fn begin(&self, name: &str, by: u32) -> Arc<Running> {
-        let id = format!("op-{}", self.next.fetch_add(1, Ordering::Relaxed) + 1);
+        // Unpredictable, so that an id of an agent before this one names nothing.
+        let id = format!("op-{:08x}", random::<u32>());
         let about =
             Operation { id: id.clone(), name: name.into(), by, started_at: now(), ended: None };
         let running = Arc::new(Running {
@@ -194,7 +194,7 @@ mod tests {
         one.add(sign("pack", 0));
         one.add(Event::Reply(7.into()));
         let all = seen(one).await;
-        let id = Event::Operation("op-1".into());
+        let id = Event::Operation(operations.list()[0].id.clone());
         assert_eq!(all, [id, sign("copy", 4), sign("pack", 0), Event::Reply(7.into())]);
         assert!(matches!(operations.list()[0].ended, Some(Ended::Done { .. })));
     }
@@ -224,7 +224,7 @@ mod tests {
             operations.begin("more", 0).add(Event::Reply(1.into()));
         }
         assert!(operations.list().len() <= REMEMBERED);
-        assert!(operations.get("op-1").is_some());
+        assert!(operations.get(&first.about.id).is_some());
         assert!(first.ended().is_none());
     }
 }

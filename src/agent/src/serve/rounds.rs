@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use mvm_api::agent::Report;
+use mvm_model::desired::DesiredState;
 use mvm_model::record::Millis;
 
 use super::Daemon;
-use crate::error::Result;
+use crate::build::SharedSink;
+use crate::error::{Error, Result};
 use crate::intent::read_file;
 use crate::reconcile::Options;
 use crate::service::now;
@@ -41,11 +43,11 @@ impl Rounds {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn ended(&self, outcome: Result<Report>) {
+    fn ended(&self, outcome: Result<Report>, unusable: Option<String>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.at = Some(now());
         match outcome {
-            Ok(report) => (last.report, last.problem) = (Some(report), None),
+            Ok(report) => (last.report, last.problem) = (Some(report), unusable),
             Err(error) => last.problem = Some(error.chain()),
         }
     }
@@ -63,33 +65,35 @@ fn stamp(path: &Path) -> Stamp {
 /// Rounds until the agent stops.
 pub async fn run(daemon: Arc<Daemon>) {
     let mut applied: Stamp = None;
+    let mut unusable: Option<String> = None;
     while !daemon.stopping.load(Ordering::SeqCst) {
         let file = daemon.options.desired.as_deref();
         let found = file.and_then(stamp);
         let changed = file.is_some() && (found != applied || found.is_none());
-        let outcome = round(&daemon, file.filter(|_| changed)).await;
-        if let Err(error) = &outcome {
-            tracing::warn!(error = error.chain(), "round failed");
+        let desired = file.filter(|_| changed).map(read_file);
+        if let Some(read) = &desired {
+            unusable = read.as_ref().err().map(Error::chain);
+        }
+        // A file that says nothing usable changes nothing; the records are made true all the same.
+        let outcome = round(&daemon, desired.and_then(Result::ok)).await;
+        if let Some(problem) =
+            outcome.as_ref().err().map(Error::chain).as_ref().or(unusable.as_ref())
+        {
+            tracing::warn!(problem, "round");
         }
         applied = found;
         let due = outcome.as_ref().ok().and_then(|report| report.next_due);
-        daemon.rounds.ended(outcome);
+        daemon.rounds.ended(outcome, unusable.clone());
         wait(&daemon, applied, due).await;
     }
 }
 
-async fn round(daemon: &Daemon, file: Option<&Path>) -> Result<Report> {
-    let silent: crate::build::SharedSink = Arc::new(|_| ());
-    // A file that says nothing usable changes nothing, and the records are still made true.
-    let (desired, unreadable) = match file.map(read_file) {
-        None => (None, None),
-        Some(Ok(desired)) => (Some(desired), None),
-        Some(Err(error)) => (None, Some(error)),
-    };
-    let report =
-        daemon.service.reconcile(desired, Options::default(), &silent, &daemon.stopping).await?;
+async fn round(daemon: &Daemon, desired: Option<DesiredState>) -> Result<Report> {
+    let silent: SharedSink = Arc::new(|_| ());
+    let (options, stopping) = (Options::default(), &daemon.stopping);
+    let report = daemon.service.reconcile(desired, options, &silent, stopping).await?;
     tell(&report);
-    unreadable.map_or(Ok(report), Err)
+    Ok(report)
 }
 
 fn tell(report: &Report) {

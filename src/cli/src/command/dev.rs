@@ -15,6 +15,7 @@ use crate::command::instance::{exec, shell};
 use crate::command::{as_root, as_root_with_guest, bootstrap};
 use crate::progress::Step;
 use crate::runtime::{Context, Form};
+use crate::session::Session;
 
 /// What the dev microVM is given.
 const RESOURCES: Resources = Resources { vcpus: 1, mem_mib: 512, data_disk_mib: 2048 };
@@ -56,9 +57,9 @@ async fn dev(context: Context, args: Args) -> Result<ExitCode> {
     let path = instance();
     ensure_running(&context, &path, args.yes).await?;
     if args.command.is_empty() {
-        shell::open(&context, &path).await
+        shell::open(&Session::from(&context), &path).await
     } else {
-        exec::execute(&context, &path, args.command).await
+        exec::execute(&Session::from(&context), &path, args.command).await
     }
 }
 

@@ -4,6 +4,7 @@
 //! opens a [`Context`](crate::runtime::Context) and calls the service.
 
 pub mod add;
+pub mod agent;
 pub mod bench;
 pub mod bootstrap;
 pub mod completions;
@@ -27,6 +28,7 @@ use mvm_agent::error::Result;
 use crate::elevate::ensure_root;
 use crate::error::report;
 use crate::runtime::{self, Context, Form};
+use crate::session::Session;
 
 /// Runs a command that changes the host: as root, with the service open.
 pub fn as_root<F>(name: &str, form: Form, command: impl FnOnce(Context) -> F) -> ExitCode
@@ -66,10 +68,33 @@ impl Force {
     }
 }
 
-/// Tells of records that could not be read; the others are shown all the same.
-pub fn warn_of(problems: &[mvm_agent::records::Problem]) {
-    for problem in problems {
-        eprintln!("warning: {}: {}", problem.path.display(), problem.problem);
+/// Runs a command against the agent, or as root in this process when there is none.
+pub fn in_session<F>(name: &str, form: Form, command: impl FnOnce(Session) -> F) -> ExitCode
+where
+    F: Future<Output = Result<ExitCode>>,
+{
+    match Session::open(name, form) {
+        Ok(session) => {
+            let cancel = session.cancel.clone();
+            runtime::run(form, cancel, command(session))
+        }
+        Err(error) => report(form, &error),
+    }
+}
+
+/// Like [`in_session`], for commands that build images: the guest agent is built first, as whoever
+/// called, so that no file in a checkout becomes root's.
+pub fn in_session_with_guest<F>(
+    name: &str,
+    form: Form,
+    command: impl FnOnce(Session) -> F,
+) -> ExitCode
+where
+    F: Future<Output = Result<ExitCode>>,
+{
+    match crate::elevate::build_guest_first() {
+        Ok(()) => in_session(name, form, command),
+        Err(error) => report(form, &error),
     }
 }
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, Subcommand};
 use mvm_agent::error::Result;
+use mvm_host::net::Report;
 
 use crate::command::as_root;
 use crate::output;
@@ -12,7 +13,8 @@ use crate::runtime::{Context, Form};
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Hold bridges, taps and rules against what they should be; exit 1 when something differs
+    /// Hold bridges, taps and rules against what they should be, and try what must and must not
+    /// get through; exit 1 when something is wrong
     Verify(VerifyArgs),
 }
 
@@ -31,7 +33,7 @@ pub fn run(command: Command) -> ExitCode {
 }
 
 async fn verify(context: Context) -> Result<ExitCode> {
-    let report = context.service.verify_net().await?;
+    let report = context.service.verify_and_probe_net().await?;
     let clean = report.is_clean();
     match context.form {
         Form::Json => output::json(&report)?,
@@ -41,12 +43,22 @@ async fn verify(context: Context) -> Result<ExitCode> {
                 output::line(&format!("{severity}: {}: {}", finding.object, finding.problem))?;
                 output::line(&format!("  hint: {}", finding.remedy))?;
             }
-            let verdict = if clean { "clean" } else { "not clean" };
-            output::line(&format!(
-                "{verdict}: {} tenant bridges and {} ports checked",
-                report.tenants, report.ports
-            ))?;
+            output::line(&verdict(&report))?;
         }
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn verdict(report: &Report) -> String {
+    let Report { tenants, ports, probed, .. } = report;
+    match (report.is_clean(), report.findings.is_empty(), tenants) {
+        (true, true, 0) => "clean: no bridges remaining".to_owned(),
+        (true, _, _) => format!(
+            "clean: {tenants} tenant bridges correct, subnets match, no cross-tenant leakage \
+             ({ports} ports checked, {probed} networks tried live)"
+        ),
+        (false, _, _) => format!(
+            "not clean: {tenants} tenant bridges and {ports} ports checked, {probed} networks tried live"
+        ),
+    }
 }

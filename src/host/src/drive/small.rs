@@ -12,7 +12,7 @@ use std::path::Path;
 use nix::fcntl::{FallocateFlags, fallocate};
 use zeroize::Zeroizing;
 
-use super::{DriveError, make, mke2fs};
+use super::{DriveError, make, mke2fs, run};
 use crate::file::{self, Context, FileError};
 
 /// Size of the image, MiB.
@@ -59,15 +59,21 @@ pub struct SmallFile<'a> {
 /// When it does not fit or cannot be made.
 pub fn write_small(path: &Path, files: &[(&str, &[u8])]) -> Result<(), DriveError> {
     let open = |&(name, content)| SmallFile { name, content, owner: (0, 0), mode: 0o644 };
-    write_files(path, &[], &files.iter().map(open).collect::<Vec<_>>())
+    write_files(path, &files.iter().map(open).collect::<Vec<_>>(), |image, tree| {
+        format(image, tree, &[])
+    })
 }
 
-/// Writes a small drive with an id, replacing what is there as a whole.
+/// Writes a small drive with an id, replacing what is there as a whole. Nothing is in it but the
+/// files.
 ///
 /// # Errors
 /// When it does not fit or cannot be made.
 pub fn write_small_as(path: &Path, id: SmallId, files: &[SmallFile]) -> Result<(), DriveError> {
-    write_files(path, &["-U", &id.to_string()], files)
+    write_files(path, files, |image, tree| {
+        format(image, tree, &["-U", &id.to_string()])?;
+        run("debugfs", image, &["-w", "-R", "rmdir lost+found"])
+    })
 }
 
 /// The id of the drive that is there; `None` without a whole one.
@@ -109,7 +115,17 @@ fn put(target: &File, number: usize, page: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn write_files(path: &Path, options: &[&str], files: &[SmallFile]) -> Result<(), DriveError> {
+fn format(image: &Path, tree: &Path, options: &[&str]) -> Result<(), DriveError> {
+    let tree = tree.to_string_lossy();
+    let root = ["-O", "^has_journal", "-E", "root_owner=0:0", "-d", &tree];
+    mke2fs(image, &[options, &root].concat())
+}
+
+fn write_files(
+    path: &Path,
+    files: &[SmallFile],
+    format: impl FnOnce(&Path, &Path) -> Result<(), DriveError>,
+) -> Result<(), DriveError> {
     let total = files.iter().map(|file| file.content.len()).sum();
     if total > SMALL_CAPACITY {
         return Err(DriveError::TooLarge { total });
@@ -117,13 +133,9 @@ fn write_files(path: &Path, options: &[&str], files: &[SmallFile]) -> Result<(),
     let tree = path.with_extension("tree");
     file::remove_dir(&tree)?;
     file::create_dir(&tree)?;
-    let filled = fill(&tree, files).map_err(DriveError::from).and_then(|()| {
-        make(path, MIB << 20, |beside| {
-            let tree = tree.to_string_lossy();
-            let root = ["-O", "^has_journal", "-E", "root_owner=0:0", "-d", &tree];
-            mke2fs(beside, &[options, &root].concat())
-        })
-    });
+    let filled = fill(&tree, files)
+        .map_err(DriveError::from)
+        .and_then(|()| make(path, MIB << 20, |beside| format(beside, &tree)));
     let removed = file::remove_dir(&tree);
     filled?;
     Ok(removed?)
@@ -212,6 +224,7 @@ mod tests {
         write_small_as(&path, id, &[plain("token", b"hunter2")]).unwrap();
         assert_eq!(small_id(&path), Some(id));
         assert_eq!(ask(&path, "cat token"), "hunter2");
+        assert!(!ask(&path, "ls").contains("lost+found") && is_sound(&path));
         if nix::unistd::geteuid().is_root() {
             let stat = ask(&path, "stat token");
             assert!(stat.contains("Mode:  0400"), "{stat}");

@@ -37,6 +37,7 @@ mod link;
 mod lock;
 mod nft;
 mod port;
+mod probe;
 mod rules;
 mod sysctl;
 mod tap;
@@ -52,6 +53,7 @@ use mvm_model::{Mac, NetId, Offset, Subnet, TenantName};
 use serde::Serialize;
 
 pub use error::{Holder, NetError};
+pub use probe::Spot;
 pub use rules::{TABLE, document};
 pub use tap::open_tap;
 pub use verify::{Expected, Finding, Report, Severity};

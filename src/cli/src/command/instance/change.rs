@@ -4,13 +4,15 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_api::instance::Change;
 use mvm_model::InstancePath;
 use mvm_model::state::Verb;
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
 use crate::progress::Step;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -25,7 +27,7 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args, verb: Verb) -> ExitCode {
     let form = Form::from(args.json);
-    as_root(&format!("instance {verb}"), form, |context| change(context, args, verb))
+    in_session(&format!("instance {verb}"), form, |session| change(session, args, verb))
 }
 
 fn doing(verb: Verb) -> &'static str {
@@ -39,20 +41,20 @@ fn doing(verb: Verb) -> &'static str {
     }
 }
 
-async fn change(context: Context, args: Args, verb: Verb) -> Result<ExitCode> {
+async fn change(session: Session, args: Args, verb: Verb) -> Result<ExitCode> {
     let step = Step::start(&format!("{} {}", doing(verb), args.instance));
-    let outcome = context.service.change(&args.instance, verb, &context.cancel).await?;
+    let changed = session.call(Change { instance: args.instance.clone(), verb }).await?;
     let took = step.done();
-    let view = context.service.view(&outcome.record);
-    if context.form == Form::Json {
-        return output::json(&view).map(|()| ExitCode::SUCCESS);
+    let view = &changed.view;
+    if session.form == Form::Json {
+        return output::json(view).map(|()| ExitCode::SUCCESS);
     }
     let status = view.status.capitalised();
-    output::line(&match outcome.already {
+    output::line(&match &changed.already {
         Some(already) => format!("{}: {already}", args.instance),
         None => format!("{}: {status} ({})", args.instance, output::duration(took)),
     })?;
-    if let Some(note) = &outcome.record.note {
+    if let Some(note) = &changed.note {
         eprintln!("note: {note}");
     }
     Ok(ExitCode::SUCCESS)

@@ -11,10 +11,11 @@ use mvm_agent::guest::proto::{ReadFile, WriteFile};
 use mvm_model::InstancePath;
 use tokio::fs::File;
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
 use crate::progress::Step;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// The longest time without progress.
 const STALL: Duration = Duration::from_secs(30);
@@ -39,9 +40,8 @@ enum End {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("instance cp", Form::People, |context| async move {
-        let whole = context.clone();
-        whole.until_interrupted(copy(context, args)).await
+    in_session("instance cp", Form::People, |session| async move {
+        session.until_interrupted(copy(&session, args)).await
     })
 }
 
@@ -55,13 +55,11 @@ fn end(text: &str) -> End {
     End::Local(text.into())
 }
 
-async fn copy(context: Context, args: Args) -> Result<ExitCode> {
+async fn copy(session: &Session, args: Args) -> Result<ExitCode> {
     match (end(&args.from), end(&args.to)) {
-        (End::Local(from), End::Guest(instance, to)) => {
-            upload(&context, &from, &instance, to).await
-        }
+        (End::Local(from), End::Guest(instance, to)) => upload(session, &from, &instance, to).await,
         (End::Guest(instance, from), End::Local(to)) => {
-            download(&context, &instance, from, &to).await
+            download(session, &instance, from, &to).await
         }
         _ => Err(Error::new(Kind::Invalid, "", "exactly one of the two must be in an instance")
             .hint("mvm instance cp FILE TENANT/POOL/INSTANCE:/PATH, or the other way round")),
@@ -74,7 +72,7 @@ fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
 }
 
 async fn upload(
-    context: &Context,
+    session: &Session,
     from: &Path,
     instance: &InstancePath,
     to: String,
@@ -89,7 +87,7 @@ async fn upload(
         ));
     }
     let path = in_directory(&to, from);
-    let client = context.service.guest(instance).await?;
+    let client = session.guest(instance).await?;
     let mode = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777;
     let write = WriteFile { path, mode: Some(mode), size: Some(meta.len()), user: None };
     let step = Step::start(&format!("copying {}", output::bytes(meta.len())));
@@ -108,7 +106,7 @@ fn in_directory(to: &str, from: &Path) -> String {
 }
 
 async fn download(
-    context: &Context,
+    session: &Session,
     instance: &InstancePath,
     from: String,
     to: &Path,
@@ -117,7 +115,7 @@ async fn download(
         true => to.join(Path::new(&from).file_name().unwrap_or_default()),
         false => to.to_owned(),
     };
-    let client = context.service.guest(instance).await?;
+    let client = session.guest(instance).await?;
     let read = ReadFile { path: from, offset: 0, length: None };
     let step = Step::start("copying");
     let copied = match Target::open(&target)? {

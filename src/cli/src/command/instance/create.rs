@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::{Error, Kind, Result};
+use mvm_api::instance::Create;
 use mvm_model::InstancePath;
 use mvm_model::id::InstanceRef;
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -20,10 +22,10 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("instance create", Form::People, |context| create(context, args))
+    in_session("instance create", Form::People, |session| create(session, args))
 }
 
-async fn create(context: Context, args: Args) -> Result<ExitCode> {
+async fn create(session: Session, args: Args) -> Result<ExitCode> {
     let InstanceRef::Name(name) = args.instance.instance.clone() else {
         return Err(Error::new(
             Kind::Invalid,
@@ -31,8 +33,9 @@ async fn create(context: Context, args: Args) -> Result<ExitCode> {
             "an id cannot be chosen; give a name",
         ));
     };
-    let record = context.service.create_instance(&args.instance.pool, Some(name)).await?;
-    output::line(&format!("instance {} created ({})", args.instance, record.instance_id))?;
+    let pool = args.instance.pool.clone();
+    let view = session.call(Create { pool, name: Some(name) }).await?;
+    output::line(&format!("instance {} created ({})", args.instance, view.instance_id))?;
     eprintln!("next: mvm instance start {}", args.instance);
     Ok(ExitCode::SUCCESS)
 }

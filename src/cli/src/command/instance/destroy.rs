@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_api::instance::{Destroy, Info};
 use mvm_model::InstancePath;
 
-use crate::command::{Force, as_root};
-use crate::runtime::{Context, Form};
+use crate::command::{Force, in_session};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -20,13 +22,13 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("instance destroy", Form::People, |context| destroy(context, args))
+    in_session("instance destroy", Form::People, |session| destroy(session, args))
 }
 
-async fn destroy(context: Context, args: Args) -> Result<ExitCode> {
-    context.service.instance(&args.instance)?;
+async fn destroy(session: Session, args: Args) -> Result<ExitCode> {
+    session.call(Info { instance: args.instance.clone() }).await?;
     args.force.check(&args.instance, "its data drive and snapshot")?;
-    context.service.destroy_instance(&args.instance).await?;
+    session.call(Destroy { instance: args.instance.clone() }).await?;
     println!("instance {} destroyed", args.instance);
     Ok(ExitCode::SUCCESS)
 }

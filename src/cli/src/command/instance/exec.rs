@@ -10,9 +10,10 @@ use mvm_agent::guest::{Process, ProcessEvent, ProcessInput};
 use mvm_model::InstancePath;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output::quietly_if_closed;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// How long a guest may take to start a command.
 pub const START: Duration = Duration::from_secs(10);
@@ -34,9 +35,9 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("instance exec", Form::People, |context| async move {
+    in_session("instance exec", Form::People, |session| async move {
         let exec = Exec { argv: args.command, user: args.user, ..Exec::default() };
-        stream(&context, &args.instance, exec).await
+        stream(&session, &args.instance, exec).await
     })
 }
 
@@ -45,15 +46,15 @@ pub fn run(args: Args) -> ExitCode {
 /// # Errors
 /// When the guest does not answer; a command that fails is an exit code.
 pub async fn execute(
-    context: &Context,
+    session: &Session,
     path: &InstancePath,
     command: Vec<String>,
 ) -> Result<ExitCode> {
-    stream(context, path, Exec { argv: command, ..Exec::default() }).await
+    stream(session, path, Exec { argv: command, ..Exec::default() }).await
 }
 
-async fn stream(context: &Context, path: &InstancePath, exec: Exec) -> Result<ExitCode> {
-    let client = context.service.guest(path).await?;
+async fn stream(session: &Session, path: &InstancePath, exec: Exec) -> Result<ExitCode> {
+    let client = session.guest(path).await?;
     let process = match client.exec(exec, START).await.about(path, "run the command") {
         Err(error) if error.kind == Kind::NotFound => {
             eprintln!("error: {path}: {}", error.chain());
@@ -62,7 +63,7 @@ async fn stream(context: &Context, path: &InstancePath, exec: Exec) -> Result<Ex
         other => other?,
     };
     let feeding = tokio::spawn(feed(process.input()));
-    let exit = context.until_interrupted(follow(path, &process)).await;
+    let exit = session.until_interrupted(follow(path, &process)).await;
     feeding.abort();
     exit
 }

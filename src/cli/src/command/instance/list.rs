@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
-use mvm_agent::error::{Error, Kind, Result};
+use mvm_agent::error::Result;
 use mvm_agent::service::now;
-use mvm_agent::view::InstanceView;
-use mvm_model::{PoolName, PoolPath, TenantName};
+use mvm_api::instance::{List, View};
+use mvm_model::{PoolName, TenantName};
 
-use crate::command::{as_root, warn_of};
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::{Session, warn_of};
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -29,27 +30,14 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    as_root("instance list", form, |context| list(context, args))
+    in_session("instance list", form, |session| list(session, args))
 }
 
-async fn list(context: Context, args: Args) -> Result<ExitCode> {
-    let records = &context.service.records;
-    let found = match (args.tenant, args.pool) {
-        (Some(tenant), Some(pool)) => {
-            let path = PoolPath { tenant, pool };
-            context.service.pool(&path)?;
-            records.instances(&path)
-        }
-        (Some(tenant), None) => {
-            context.service.tenant(&tenant)?;
-            records.tenant_instances(&tenant)
-        }
-        (None, Some(_)) => return Err(Error::new(Kind::Invalid, "", "--pool needs --tenant")),
-        (None, None) => records.all_instances(),
-    };
-    warn_of(&found.problems);
-    let views: Vec<_> = found.records.iter().map(|record| context.service.view(record)).collect();
-    if context.form == Form::Json {
+async fn list(session: Session, args: Args) -> Result<ExitCode> {
+    let listed = session.call(List { tenant: args.tenant, pool: args.pool }).await?;
+    warn_of(&listed.unreadable);
+    let views = listed.instances;
+    if session.form == Form::Json {
         return output::json(&views).map(|()| ExitCode::SUCCESS);
     }
     table(&views)?;
@@ -60,15 +48,15 @@ async fn list(context: Context, args: Args) -> Result<ExitCode> {
 ///
 /// # Errors
 /// When stdout is gone.
-pub fn table(views: &[InstanceView]) -> Result<()> {
+pub fn table(views: &[View]) -> Result<()> {
     let none = || "-".to_owned();
     let rows = views.iter().map(|view| {
-        let status = match view.transition {
+        let status = match &view.transition {
             Some(word) => format!("{} ({word})", view.status.capitalised()),
             None => view.status.capitalised().to_owned(),
         };
         vec![
-            format!("{}/{}/{}", view.tenant_id, view.pool_id, view.instance_id),
+            view.path(),
             view.name.clone().unwrap_or_else(none),
             status,
             view.guest_ip.map_or_else(none, |ip| ip.to_string()),

@@ -6,18 +6,18 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use mvm_agent::error::{About, Error, Kind, Result};
 use mvm_agent::guest::proto::{LogSource, Logs};
+use mvm_agent::handle::printable;
+use mvm_api::instance::{HostLog, HostLogSource};
 use mvm_model::InstancePath;
-use mvm_vmm::supervisor::{CONSOLE_LOG, VMM_LOG, ring};
 use tokio::io::AsyncWriteExt;
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output::quietly_if_closed;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// How long a guest may take to begin.
 const BEGIN: Duration = Duration::from_secs(10);
-/// The most that is read of a log on the host, bytes; it keeps no more.
-const MOST: u64 = 1 << 20;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -44,18 +44,17 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("instance logs", Form::People, |context| async move {
-        let whole = context.clone();
-        whole.until_interrupted(logs(context, args)).await
+    in_session("instance logs", Form::People, |session| async move {
+        session.until_interrupted(logs(&session, args)).await
     })
 }
 
-async fn logs(context: Context, args: Args) -> Result<ExitCode> {
+async fn logs(session: &Session, args: Args) -> Result<ExitCode> {
     if args.console || args.vmm {
-        return on_host(&context, &args);
+        return on_host(session, args).await;
     }
     let source = if args.agent { LogSource::Agent } else { LogSource::Workload };
-    let client = context.service.guest(&args.instance).await?;
+    let client = session.guest(&args.instance).await?;
     let wanted = Logs { source, lines: Some(args.lines), follow: args.follow };
     let mut log = client.logs(wanted, BEGIN).await.about(&args.instance, "read its log")?;
     let mut stdout = tokio::io::stdout();
@@ -71,36 +70,15 @@ async fn logs(context: Context, args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn on_host(context: &Context, args: &Args) -> Result<ExitCode> {
-    let record = context.service.instance(&args.instance)?;
-    let name = if args.vmm { VMM_LOG } else { CONSOLE_LOG };
-    let path = context.service.dirs.vm(record.instance_id).join(name);
-    let bytes = ring::read(&path, MOST).map_err(|error| {
-        Error::new(Kind::NotFound, &args.instance, "there is no log of a VM of it on this host")
-            .because(error)
-    })?;
-    let text = printable(&bytes);
-    if text.is_empty() {
+async fn on_host(session: &Session, args: Args) -> Result<ExitCode> {
+    let source = if args.vmm { HostLogSource::Vmm } else { HostLogSource::Console };
+    let log = HostLog { instance: args.instance, source, lines: args.lines };
+    let text = session.call(log).await?;
+    if text.lines.is_empty() {
         eprintln!("nothing was logged");
     }
-    let lines: Vec<_> = text.lines().collect();
-    let from = lines.len().saturating_sub(args.lines as usize);
-    for line in &lines[from..] {
+    for line in &text.lines {
         crate::output::line(line)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// What a guest printed must not drive a person's terminal: only text, tabs and line ends.
-fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_log_cannot_drive_the_terminal() {
-        assert_eq!(super::printable(b"a\x1b[2Jb\r\n\tc\x07"), "a[2Jb\n\tc");
-    }
 }

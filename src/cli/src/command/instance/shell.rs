@@ -12,8 +12,9 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exec::{START, feed, follow};
-use crate::command::as_root;
-use crate::runtime::{Context, Form};
+use crate::command::in_session;
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -24,8 +25,8 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("instance shell", Form::People, |context| async move {
-        open(&context, &args.instance).await
+    in_session("instance shell", Form::People, |session| async move {
+        open(&session, &args.instance).await
     })
 }
 
@@ -34,8 +35,8 @@ pub fn run(args: Args) -> ExitCode {
 ///
 /// # Errors
 /// When the guest does not answer.
-pub async fn open(context: &Context, path: &InstancePath) -> Result<ExitCode> {
-    let client = context.service.guest(path).await?;
+pub async fn open(session: &Session, path: &InstancePath) -> Result<ExitCode> {
+    let client = session.guest(path).await?;
     let raw = RawTerminal::enter();
     let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".into());
     let exec = Exec {
@@ -47,7 +48,7 @@ pub async fn open(context: &Context, path: &InstancePath) -> Result<ExitCode> {
     let process = client.exec(exec, START).await.about(path, "open a shell")?;
     let feeding = tokio::spawn(feed(process.input()));
     let resizing = tokio::spawn(follow_size(process.input()));
-    let exit = context.until_interrupted(follow(path, &process)).await;
+    let exit = session.until_interrupted(follow(path, &process)).await;
     feeding.abort();
     resizing.abort();
     drop(raw);

@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
 use mvm_agent::service::now;
+use mvm_api::instance::GetStats;
 use mvm_model::InstancePath;
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -24,19 +26,18 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    as_root("instance stats", form, |context| stats(context, args))
+    in_session("instance stats", form, |session| stats(session, args))
 }
 
-async fn stats(context: Context, args: Args) -> Result<ExitCode> {
-    let record = context.service.instance(&args.instance)?;
-    let stats = context.service.stats(&record).await;
-    if context.form == Form::Json {
+async fn stats(session: Session, args: Args) -> Result<ExitCode> {
+    let stats = session.call(GetStats { instance: args.instance }).await?;
+    if session.form == Form::Json {
         return output::json(&stats).map(|()| ExitCode::SUCCESS);
     }
     let (view, counters) = (&stats.view, &stats.counters);
     let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     let mut pairs = vec![
-        ("Instance", record.path().to_string()),
+        ("Instance", view.path()),
         ("Status", view.status.capitalised().to_owned()),
         ("For", output::ago(view.since, now())),
         ("Role", view.role.clone()),
@@ -46,8 +47,8 @@ async fn stats(context: Context, args: Args) -> Result<ExitCode> {
         ("PID", or_none(view.pid.map(|pid| pid.to_string()))),
         ("VMM", or_none(view.vmm.clone())),
         ("Revision", or_none(view.revision.as_ref().map(|digest| digest.short().to_owned()))),
-        ("vCPUs", record.resources.vcpus.to_string()),
-        ("Memory", format!("{} MiB", record.resources.mem_mib)),
+        ("vCPUs", counters.vcpus.to_string()),
+        ("Memory", format!("{} MiB", counters.mem_mib)),
         ("Resident", or_none(counters.resident_bytes.map(output::bytes))),
         (
             "CPU time",

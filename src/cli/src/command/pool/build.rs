@@ -4,18 +4,25 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_api::image::BuildPool;
+use mvm_api::pool::Info;
 use mvm_model::PoolPath;
+use mvm_model::image::BuilderChoice;
 
-use crate::command::{as_root_with_guest, bootstrap};
+use crate::command::{bootstrap, in_session_with_guest};
 use crate::output;
 use crate::progress::Step;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The pool: <tenant>/<pool>
     pool: PoolPath,
+    /// Who builds it this time: auto, nix or embedded [default: as the pool was created]
+    #[arg(long, env = "MVM_BUILDER", value_name = "BUILDER")]
+    builder: Option<BuilderChoice>,
     /// Install what is missing without asking
     #[arg(long)]
     yes: bool,
@@ -23,20 +30,26 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root_with_guest("pool build", Form::People, |context| build(context, args))
+    in_session_with_guest("pool build", Form::People, |session| build(session, args))
 }
 
-async fn build(context: Context, args: Args) -> Result<ExitCode> {
-    context.service.pool(&args.pool)?;
-    bootstrap::packages(&context, args.yes.into()).await?;
+async fn build(session: Session, args: Args) -> Result<ExitCode> {
+    session.call(Info { pool: args.pool.clone() }).await?;
+    if let Some(context) = session.context() {
+        bootstrap::packages(&context, args.yes.into()).await?;
+    }
     let step = Step::start(&format!("building the image of {}", args.pool));
-    let digest =
-        context.service.build_pool(&args.pool, step.sink(), context.cancel.clone()).await?;
+    let call = BuildPool { pool: args.pool.clone(), builder: args.builder };
+    let built = session.call_showing(call, &step).await?;
     let took = step.done();
+    if let Some(note) = &built.note {
+        eprintln!("note: {note}");
+    }
+    let by = built.builder.map_or_else(String::new, |builder| format!("builder: {builder}, "));
     output::line(&format!(
-        "pool {} uses revision {} ({})",
+        "pool {} uses revision {} ({by}{})",
         args.pool,
-        digest.short(),
+        built.digest.short(),
         output::duration(took)
     ))?;
     Ok(ExitCode::SUCCESS)

@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_api::pool::{Destroy, Info};
 use mvm_model::PoolPath;
 
-use crate::command::{Force, as_root};
+use crate::command::{Force, in_session};
 use crate::progress::Step;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -21,14 +23,14 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("pool destroy", Form::People, |context| destroy(context, args))
+    in_session("pool destroy", Form::People, |session| destroy(session, args))
 }
 
-async fn destroy(context: Context, args: Args) -> Result<ExitCode> {
-    context.service.pool(&args.pool)?;
+async fn destroy(session: Session, args: Args) -> Result<ExitCode> {
+    session.call(Info { pool: args.pool.clone() }).await?;
     args.force.check(&args.pool, "all its instances and their data")?;
     let step = Step::start(&format!("destroying pool {}", args.pool));
-    context.service.destroy_pool(&args.pool).await?;
+    session.call(Destroy { pool: args.pool.clone() }).await?;
     step.done();
     println!("pool {} destroyed", args.pool);
     Ok(ExitCode::SUCCESS)

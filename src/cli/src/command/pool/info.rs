@@ -7,6 +7,7 @@ use mvm_agent::error::Result;
 use mvm_agent::view::PoolView;
 use mvm_model::PoolPath;
 use mvm_model::image::ImageSource;
+use mvm_model::record::PoolRecord;
 
 use crate::command::as_root;
 use crate::output;
@@ -54,7 +55,8 @@ async fn info(context: Context, args: Args) -> Result<ExitCode> {
     output::pairs(&[
         ("Pool", args.pool.to_string()),
         ("Role", record.role.to_string()),
-        ("Image", image(&record.image)),
+        ("Image", asked_for(&record)),
+        ("Builder", record.origin.builder.to_string()),
         ("Revision", revision),
         ("vCPUs", resources.vcpus.to_string()),
         ("Memory", format!("{} MiB", resources.mem_mib)),
@@ -66,7 +68,52 @@ async fn info(context: Context, args: Args) -> Result<ExitCode> {
         ("Actual", if actual.is_empty() { "no instances".into() } else { actual.join(", ") }),
         ("Disk", disk(&view)),
     ])?;
+    revisions(&view)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where its image comes from, and what was typed for that.
+fn asked_for(record: &PoolRecord) -> String {
+    match &record.origin.typed {
+        Some(typed) => format!("{} (typed: {typed})", record.image),
+        None => record.image.to_string(),
+    }
+}
+
+fn revisions(view: &PoolView) -> Result<()> {
+    if view.revisions.is_empty() {
+        return Ok(());
+    }
+    let now = mvm_agent::service::now();
+    let rows = view.revisions.iter().map(|one| {
+        let revision = &one.revision;
+        let builder = revision.builder.map_or_else(|| "unknown".into(), |b| b.to_string());
+        let lock = revision.lock.as_ref().map_or("-", |lock| lock.short());
+        let built = match revision.built_at {
+            0 => "unknown".to_owned(),
+            at => format!("{} ago", output::ago(at, now)),
+        };
+        let use_ = match (one.current, one.previous, one.here) {
+            (_, _, false) => "gone",
+            (true, ..) => "current",
+            (_, true, _) => "previous",
+            _ => "kept",
+        };
+        vec![
+            revision.digest.short().to_owned(),
+            use_.to_owned(),
+            builder,
+            built,
+            revision.source.clone(),
+            lock.to_owned(),
+        ]
+    });
+    output::line("")?;
+    output::table(
+        &["revision", "use", "builder", "built", "source", "flake lock"],
+        rows.collect(),
+        "",
+    )
 }
 
 /// What a pool takes of its tenant's quota, and of the disk.

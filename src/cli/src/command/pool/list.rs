@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_api::pool::List;
 use mvm_model::TenantName;
 
-use crate::command::{as_root, warn_of};
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::{Session, warn_of};
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -23,16 +25,14 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    as_root("pool list", form, |context| list(context, args))
+    in_session("pool list", form, |session| list(session, args))
 }
 
-async fn list(context: Context, args: Args) -> Result<ExitCode> {
-    context.service.tenant(&args.tenant)?;
-    let found = context.service.records.pools(&args.tenant);
-    warn_of(&found.problems);
-    let views: Vec<_> =
-        found.records.iter().map(|record| context.service.pool_view(record)).collect();
-    if context.form == Form::Json {
+async fn list(session: Session, args: Args) -> Result<ExitCode> {
+    let listed = session.call(List { tenant: Some(args.tenant.clone()) }).await?;
+    warn_of(&listed.unreadable);
+    let views = listed.pools;
+    if session.form == Form::Json {
         return output::json(&views).map(|()| ExitCode::SUCCESS);
     }
     let rows = views.iter().map(|view| {

@@ -1,10 +1,12 @@
 //! `mvm pool …`
 
 mod build;
-mod create;
+pub mod create;
 mod destroy;
+mod gc;
 mod info;
 mod list;
+mod rollback;
 mod scale;
 
 use std::process::ExitCode;
@@ -22,6 +24,10 @@ pub enum Command {
     Info(info::Args),
     /// Build the pool's image and use it for new boots
     Build(build::Args),
+    /// Use an earlier revision for new boots
+    Rollback(rollback::Args),
+    /// Remove the pool's revisions that nothing needs
+    Gc(gc::Args),
     /// Set how many instances the pool should have; creates records, starts nothing
     Scale(scale::Args),
     /// Destroy a pool with its instances and data
@@ -35,6 +41,8 @@ pub fn run(command: Command) -> ExitCode {
         Command::List(args) => list::run(args),
         Command::Info(args) => info::run(args),
         Command::Build(args) => build::run(args),
+        Command::Rollback(args) => rollback::run(args),
+        Command::Gc(args) => gc::run(args),
         Command::Scale(args) => scale::run(args),
         Command::Destroy(args) => destroy::run(args),
     }

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
-use mvm_agent::pool::Scale;
+use mvm_api::pool::Scale;
 use mvm_model::PoolPath;
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -29,28 +30,27 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("pool scale", Form::People, |context| scale(context, args))
+    in_session("pool scale", Form::People, |session| scale(session, args))
 }
 
-async fn scale(context: Context, args: Args) -> Result<ExitCode> {
-    let wanted = Scale { running: args.running, warm: args.warm, sleeping: args.sleeping };
-    let created = context.service.scale_pool(&args.pool, wanted).await?;
-    let counts = context.service.pool(&args.pool)?.desired_counts;
+async fn scale(session: Session, args: Args) -> Result<ExitCode> {
+    let Args { pool, running, warm, sleeping } = args;
+    let scaled = session.call(Scale { pool: pool.clone(), running, warm, sleeping }).await?;
+    let counts = scaled.pool.record.desired_counts;
     output::line(&format!(
         "pool {}: {} running, {} warm, {} sleeping wanted; {} created",
-        args.pool,
+        pool,
         counts.running,
         counts.warm,
         counts.sleeping,
-        created.len()
+        scaled.created.len()
     ))?;
-    let have = context.service.records.instances(&args.pool).records;
-    let unnamed = have.iter().filter(|record| record.name.is_none()).count();
+    let unnamed = scaled.unnamed;
     if unnamed > counts.total() as usize {
         eprintln!("note: there are {unnamed} instances; scaling destroys none");
     }
-    if let Some(first) = created.first() {
-        eprintln!("next: mvm instance start {}", first.path());
+    if let Some(first) = scaled.created.first() {
+        eprintln!("next: mvm instance start {first}");
     }
     Ok(ExitCode::SUCCESS)
 }

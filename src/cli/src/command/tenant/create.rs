@@ -4,14 +4,15 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
-use mvm_agent::tenant::NewTenant;
+use mvm_api::tenant::Create;
 use mvm_model::record::Egress;
 use mvm_model::resources::Quotas;
 use mvm_model::{NetId, Subnet, TenantName};
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -68,10 +69,10 @@ fn parse_egress(text: &str) -> Result<Egress, String> {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    as_root("tenant create", form, |context| create(context, args))
+    in_session("tenant create", form, |session| create(session, args))
 }
 
-async fn create(context: Context, args: Args) -> Result<ExitCode> {
+async fn create(session: Session, args: Args) -> Result<ExitCode> {
     let quotas = Quotas {
         max_vcpus: args.max_vcpus,
         max_mem_mib: args.max_mem,
@@ -81,17 +82,17 @@ async fn create(context: Context, args: Args) -> Result<ExitCode> {
         max_instances_per_pool: args.max_instances_per_pool,
         max_disk_gib: args.max_disk,
     };
-    let new = NewTenant {
-        name: args.name,
+    let new = Create {
+        tenant: args.name,
         net_id: args.net_id,
         subnet: args.subnet,
         quotas,
         egress: args.egress,
-        builtin: false,
     };
-    let record = context.service.create_tenant(new).await?;
-    match context.form {
-        Form::Json => output::json(&context.service.tenant_view(&record))?,
+    let view = session.call(new).await?;
+    let record = &view.record;
+    match session.form {
+        Form::Json => output::json(&view)?,
         Form::People => {
             let (name, network) = (&record.tenant_id, record.network);
             output::line(&format!(

@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_api::tenant::{Destroy, Info};
 use mvm_model::TenantName;
 
-use crate::command::{Force, as_root};
+use crate::command::{Force, in_session};
 use crate::progress::Step;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -21,14 +23,14 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("tenant destroy", Form::People, |context| destroy(context, args))
+    in_session("tenant destroy", Form::People, |session| destroy(session, args))
 }
 
-async fn destroy(context: Context, args: Args) -> Result<ExitCode> {
-    context.service.tenant(&args.name)?;
+async fn destroy(session: Session, args: Args) -> Result<ExitCode> {
+    session.call(Info { tenant: args.name.clone() }).await?;
     args.force.check(&args.name, "all its pools, instances and data")?;
     let step = Step::start(&format!("destroying tenant {}", args.name));
-    context.service.destroy_tenant(&args.name).await?;
+    session.call(Destroy { tenant: args.name.clone() }).await?;
     step.done();
     println!("tenant {} destroyed", args.name);
     Ok(ExitCode::SUCCESS)

@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_api::tenant::Info;
 use mvm_model::TenantName;
 use mvm_model::record::Egress;
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -24,13 +26,13 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    as_root("tenant info", form, |context| info(context, args))
+    in_session("tenant info", form, |session| info(session, args))
 }
 
-async fn info(context: Context, args: Args) -> Result<ExitCode> {
-    let record = context.service.tenant(&args.name)?;
-    let view = context.service.tenant_view(&record);
-    if context.form == Form::Json {
+async fn info(session: Session, args: Args) -> Result<ExitCode> {
+    let view = session.call(Info { tenant: args.name }).await?;
+    let record = &view.record;
+    if session.form == Form::Json {
         return output::json(&view).map(|()| ExitCode::SUCCESS);
     }
     let (network, quotas, usage) = (record.network, record.quotas, view.usage);
@@ -52,7 +54,10 @@ async fn info(context: Context, args: Args) -> Result<ExitCode> {
         ("Warm", of(usage.warm.into(), quotas.max_warm.into())),
         ("vCPUs", of(usage.vcpus.into(), quotas.max_vcpus.into())),
         ("Memory", format!("{} MiB of {} MiB", usage.mem_mib, quotas.max_mem_mib)),
-        ("Disk", format!("{} of {} GiB", output::bytes(view.disk_claim.total()), quotas.max_disk_gib)),
+        (
+            "Disk",
+            format!("{} of {} GiB", output::bytes(view.disk_claim.total()), quotas.max_disk_gib),
+        ),
         ("On disk", output::bytes(view.disk_bytes)),
     ])?;
     Ok(ExitCode::SUCCESS)

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_api::tenant::{List, View};
 
-use crate::command::{as_root, warn_of};
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::{Session, warn_of};
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -23,15 +25,15 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    as_root("tenant list", form, |context| list(context, args))
+    in_session("tenant list", form, |session| list(session, args))
 }
 
-async fn list(context: Context, args: Args) -> Result<ExitCode> {
-    let found = context.service.records.tenants();
-    warn_of(&found.problems);
-    let shown = found.records.iter().filter(|record| args.all || !record.builtin);
-    let views: Vec<_> = shown.map(|record| context.service.tenant_view(record)).collect();
-    if context.form == Form::Json {
+async fn list(session: Session, args: Args) -> Result<ExitCode> {
+    let listed = session.call(List {}).await?;
+    warn_of(&listed.unreadable);
+    let shown = |view: &View| args.all || !view.record.builtin;
+    let views: Vec<_> = listed.tenants.into_iter().filter(shown).collect();
+    if session.form == Form::Json {
         return output::json(&views).map(|()| ExitCode::SUCCESS);
     }
     let rows = views.iter().map(|view| {

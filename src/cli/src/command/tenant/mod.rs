@@ -4,6 +4,7 @@ mod create;
 mod destroy;
 mod info;
 mod list;
+mod secrets;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,9 @@ pub enum Command {
     List(list::Args),
     /// Show a tenant's network, quotas and use
     Info(info::Args),
+    /// Set, rotate, list and remove its secrets
+    #[command(subcommand)]
+    Secrets(secrets::Command),
     /// Destroy a tenant with its pools, instances and data
     Destroy(destroy::Args),
 }
@@ -28,6 +32,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Create(args) => create::run(args),
         Command::List(args) => list::run(args),
         Command::Info(args) => info::run(args),
+        Command::Secrets(command) => secrets::run(command),
         Command::Destroy(args) => destroy::run(args),
     }
 }

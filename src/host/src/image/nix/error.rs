@@ -55,6 +55,11 @@ impl NixError {
         }
     }
 
+    /// Whether it was killed at its deadline.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Run(RunError::Deadline { .. }))
+    }
+
     /// Whether the caller asked for this by cancelling.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Run(RunError::Cancelled { .. }))

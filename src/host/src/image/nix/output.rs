@@ -72,6 +72,7 @@ pub(super) fn said(output: &Output) -> String {
     let from = from.unwrap_or_else(|| lines.len().saturating_sub(LINES));
     let told = lines[from..].iter().map(|line| line.trim()).filter(|line| !line.is_empty());
     let told = told.take(LINES).collect::<Vec<_>>().join(" ");
+    let told = told.replace(" (use '--show-trace' to show detailed location information)", "");
     match told.is_empty() {
         true => output.tail(),
         false => told.strip_prefix("error:").unwrap_or(&told).trim().chars().take(SHOWN).collect(),

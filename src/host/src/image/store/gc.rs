@@ -27,8 +27,18 @@ impl Store {
     /// files no remaining revision was made from. Pools have their own links, so even a revision
     /// that a VM runs from can go without harm to it.
     pub fn gc(&self, keep: &[Digest], control: Control<'_>) -> Result<Freed, ImageError> {
+        self.gc_by(|| keep.to_vec(), control)
+    }
+
+    /// The same, asking what is to be kept once nobody [holds](Store::hold) any more.
+    pub fn gc_by(
+        &self,
+        keep: impl FnOnce() -> Vec<Digest>,
+        control: Control<'_>,
+    ) -> Result<Freed, ImageError> {
         let _alone = self.alone(control)?;
         let lock = self.lock(control)?;
+        let keep = keep();
         let mut freed = Freed::default();
         for digest in self.digests()?.into_iter().filter(|digest| !keep.contains(digest)) {
             if control.cancelled() {

@@ -47,6 +47,13 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Points a pool's `artifacts/current` at a revision it has links for.
+    pub fn point(&self, pool: &Path, digest: &Digest) -> Result<(), ImageError> {
+        set_current(pool, digest)
+    }
+}
+
 /// Points a pool's `artifacts/current` at a revision it has links for.
 pub(super) fn set_current(pool: &Path, digest: &Digest) -> Result<(), ImageError> {
     let artifacts = pool.join("artifacts");

@@ -37,6 +37,8 @@ pub struct Report {
     pub tenants: usize,
     /// How many ports were looked at.
     pub ports: usize,
+    /// How many tenants were tried out from within their networks.
+    pub probed: usize,
     /// What is wrong; empty when all is well.
     pub findings: Vec<Finding>,
 }
@@ -122,7 +124,7 @@ impl Net {
         findings.extend(self.check_unexpected(&seen, expected));
         findings.extend(self.check_uplinks(&expected.tenants).await?);
         let (tenants, ports) = (expected.tenants.len(), expected.ports.len());
-        Ok(Report { tenants, ports, findings })
+        Ok(Report { tenants, ports, probed: 0, findings })
     }
 
     fn check_tenant(&self, seen: &Seen, tenant: &TenantNet) -> Vec<Finding> {
@@ -235,7 +237,7 @@ fn leftover_guards(seen: &Seen) -> impl Iterator<Item = Finding> {
         .map(|name| warning(name, "is a guard without a tap", REMOVE))
 }
 
-fn error(object: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Finding {
+pub(super) fn error(object: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Finding {
     finding(object, problem, remedy, Severity::Error)
 }
 

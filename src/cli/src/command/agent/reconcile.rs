@@ -1,0 +1,110 @@
+//! `mvm agent reconcile`: desired state in, once.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use mvm_agent::error::{Error, Kind, Result};
+use mvm_agent::reconcile::Verdict;
+use mvm_api::agent::{Reconcile, Report};
+
+use crate::command::in_session;
+use crate::output;
+use crate::progress::Step;
+use crate::runtime::Form;
+use crate::session::Session;
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The desired state; '-' reads it from stdin [default: what is recorded]
+    #[arg(long, value_name = "FILE")]
+    desired: Option<PathBuf>,
+    /// Also take down tenants and pools it does not name; their data is kept
+    #[arg(long, requires = "desired")]
+    prune: bool,
+    /// With --prune: delete their data too
+    #[arg(long, requires = "prune")]
+    delete_data: bool,
+    /// Begin nothing more after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = mvm_agent::reconcile::TIMEOUT.as_secs())]
+    timeout: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(args: Args) -> ExitCode {
+    in_session("agent reconcile", args.json.into(), |session| reconcile(session, args))
+}
+
+async fn reconcile(session: Session, args: Args) -> Result<ExitCode> {
+    let document = args.desired.as_deref().map(read).transpose()?;
+    let call = Reconcile {
+        document,
+        name: args.desired.as_ref().map_or_else(String::new, |file| file.display().to_string()),
+        prune: args.prune,
+        delete_data: args.delete_data,
+        timeout_seconds: args.timeout,
+    };
+    let step = Step::start("reconciling");
+    let report = session.call_showing(call, &step).await?;
+    step.done();
+    if session.form == Form::Json {
+        output::json(&report)?;
+    } else {
+        show(&report)?;
+    }
+    report.verdict().map(|()| ExitCode::SUCCESS)
+}
+
+/// What is not there is said before anything is asked for.
+fn read(file: &Path) -> Result<String> {
+    let read = if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    read.map_err(|error| {
+        let kind = match error.kind() {
+            std::io::ErrorKind::NotFound => Kind::NotFound,
+            std::io::ErrorKind::InvalidData => Kind::Invalid,
+            _ => Kind::Failed,
+        };
+        Error::new(kind, file.display(), format!("cannot read {}", file.display()))
+            .because(error)
+            .hint("'mvm agent desired --file F' writes the present desired state")
+    })
+}
+
+fn show(report: &Report) -> Result<()> {
+    for change in &report.applied {
+        output::line(&format!("changed: {change}"))?;
+    }
+    for step in &report.done {
+        output::line(&format!("done: {step}"))?;
+    }
+    for refused in &report.refused {
+        output::line(&format!("refused: {}: {}", refused.object, refused.problem))?;
+    }
+    for failed in &report.failed {
+        output::line(&format!("failed: {}: {}", failed.step, failed.message))?;
+    }
+    for note in &report.notes {
+        output::line(&format!("waits: {}: {}", note.object, note.reason))?;
+    }
+    output::line(&verdict(report))
+}
+
+fn verdict(report: &Report) -> String {
+    let took = output::duration(std::time::Duration::from_millis(report.took_ms));
+    let nothing = report.applied.is_empty() && report.done.is_empty() && report.failed.is_empty();
+    match (report.converged, nothing) {
+        (true, true) => format!("nothing to do ({took})"),
+        (true, false) => format!("reconciled ({took}, {} steps)", report.done.len()),
+        (false, _) => format!("not reconciled yet ({took}, {} steps)", report.done.len()),
+    }
+}

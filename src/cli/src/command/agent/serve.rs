@@ -1,0 +1,45 @@
+//! `mvm agent serve`: the agent as a daemon, in the foreground.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use mvm_agent::error::Result;
+use mvm_agent::serve::{self, Options};
+
+use crate::command::as_root_with_guest;
+use crate::runtime::{Context, Form};
+use crate::session::interrupted;
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// A desired state file to apply, now and whenever it changes
+    #[arg(long, value_name = "FILE")]
+    desired: Option<PathBuf>,
+    /// Look at everything again after so many seconds, also when nothing happens
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    interval_secs: u64,
+}
+
+/// Runs it.
+pub fn run(args: Args) -> ExitCode {
+    as_root_with_guest("agent serve", Form::People, |context| agent(context, args))
+}
+
+async fn agent(context: Context, args: Args) -> Result<ExitCode> {
+    // The directory we are started in may go; the file is found all the same.
+    let desired = args.desired.map(|file| std::path::absolute(&file).unwrap_or(file));
+    let options = Options { interval: Duration::from_secs(args.interval_secs), desired };
+    eprintln!(
+        "agent: serving {} (a round every {} s); Ctrl-C ends it, VMs go on",
+        context.service.dirs.run.display(),
+        args.interval_secs
+    );
+    let cancel: &AtomicBool = &context.cancel;
+    serve::serve(context.service.clone(), options, interrupted(cancel)).await?;
+    Ok(ExitCode::SUCCESS)
+}

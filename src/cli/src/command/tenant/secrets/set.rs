@@ -1,0 +1,67 @@
+//! `mvm tenant secrets set`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use mvm_agent::error::Result;
+use mvm_agent::secret::SetSecrets;
+use mvm_model::TenantName;
+use mvm_model::secret::SecretName;
+
+use super::input::{self, Source};
+use crate::command::as_root;
+use crate::error::report;
+use crate::runtime::{Context, Form};
+
+/// Arguments.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    mvm tenant secrets set acme SLACK_TOKEN < token.txt\n  \
+    pass show slack | mvm tenant secrets set acme SLACK_TOKEN\n  \
+    mvm tenant secrets set acme tls.key --from-file key.pem\n  \
+    mvm tenant secrets set acme --from-file secrets.env     (lines NAME=VALUE)")]
+pub struct Args {
+    /// The tenant
+    tenant: TenantName,
+    /// The secret's name; without one, lines NAME=VALUE are read
+    name: Option<String>,
+    /// Read the value (or the lines) from this file, byte for byte, instead of stdin
+    #[arg(long, value_name = "FILE")]
+    from_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Catches a value that was typed as an argument.
+    #[arg(hide = true)]
+    value: Vec<String>,
+}
+
+/// Runs it.
+pub fn run(args: Args) -> ExitCode {
+    let form = Form::from(args.json);
+    // Before anything else sees the arguments: becoming root passes them on.
+    let name = args.name.as_ref().map(|name| super::name(&args.tenant, name)).transpose();
+    let name = match args.value.is_empty() {
+        true => name,
+        false => Err(super::value_on_command_line(&args.tenant)),
+    };
+    match name {
+        Ok(name) => as_root("tenant secrets set", form, |context| set(context, args, name)),
+        Err(error) => report(form, &error),
+    }
+}
+
+async fn set(context: Context, args: Args, name: Option<SecretName>) -> Result<ExitCode> {
+    context.service.tenant(&args.tenant)?;
+    let source = args.from_file.map_or(Source::Stdin, Source::File);
+    let secrets = match name {
+        Some(name) => [(name.clone(), input::value(&name, &source)?)].into(),
+        None => input::lines(&args.tenant, &source)?,
+    };
+    let names: Vec<_> = secrets.keys().map(ToString::to_string).collect();
+    let set = SetSecrets { tenant: args.tenant, secrets };
+    let changed = context.service.set_secrets(set).await?;
+    super::show(&changed, context.form, &format!("{} set", names.join(", ")))?;
+    Ok(ExitCode::SUCCESS)
+}
