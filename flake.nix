@@ -29,12 +29,23 @@
         let
           pkgs = nixpkgs.legacyPackages.${system};
           own = self.packages.${system};
+          # What every image of a guest has in common.
+          common = rec {
+            inherit (own) mvm-guest;
+            inherit (pkgs.linuxPackages) kernel;
+            inherit (pkgs.pkgsStatic) busybox;
+            nodejs = pkgs.nodejs-slim;
+            initrd = pkgs.callPackage ./images/guest/initrd.nix { inherit kernel mvm-guest; };
+          };
+          image = of: pkgs.callPackage ./images/guest/image.nix (common // of);
         in
         {
           default = own.mvm;
           mvm = pkgs.callPackage ./nixos/packages/mvm.nix { inherit (own) mvm-guest; };
           mvm-guest = pkgs.pkgsStatic.callPackage ./nixos/packages/mvm-guest.nix { };
         }
+        # Images of guests: tenant-<role>-<profile>, for `mvm pool create --flake`.
+        // builtins.mapAttrs (_: image) (import ./images/guest/names.nix)
       );
     };
 }

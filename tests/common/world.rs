@@ -264,7 +264,7 @@ impl World {
     }
 
     /// Processes that work on this world's directories.
-    fn processes(&self) -> Vec<(i32, String)> {
+    pub fn processes(&self) -> Vec<(i32, String)> {
         let root = self.root.to_string_lossy().into_owned();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {

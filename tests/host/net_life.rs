@@ -32,6 +32,7 @@ fn a_tenant_and_a_port_come_up_and_go_away() {
         let port = port(&tenant, 3);
         world.net.remove_port(port.net_id, port.subnet, port.offset).await.unwrap();
         assert!(matches!(world.net.list().await.unwrap()[..], [Interface::Bridge { .. }]));
+        assert!(ip("link show br-tenant-7").contains("mtu 1450"), "the MTU went with the port");
         world.net.remove_tenant(&tenant.network).await.unwrap();
         assert!(world.net.list().await.unwrap().is_empty());
         assert_eq!(nft("list ruleset"), "");

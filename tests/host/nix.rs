@@ -2,7 +2,7 @@
 //! without nixpkgs, in a store of its own.
 //!
 //! `tests/nixos/fleets/good/NAME.nix` evaluates to the Intent in `NAME.json` beside it;
-//! `bad/NAME.nix` fails with a problem for every line of `NAME.txt`, and no other. The Rust reader
+//! `bad/NAME.nix` fails with a problem for every line of `NAME.txt`, and no other. `mvm check-config`
 //! gives the same verdict on each. The flake is evaluated from a copy of the files it needs, so a
 //! clean clone and a checkout with uncommitted files are the same to it.
 
@@ -11,11 +11,12 @@ mod evaluator;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use evaluator::{Nix, repository};
-use mvm_model::desired::Reader;
+use mvm_host::image::Target;
+use mvm_host::packages::Arch;
 use mvm_model::image::{Profile, Role};
-use mvm_model::intent::{self, Intent};
 
 /// Runs a test's body, or says why it cannot run here.
 fn with_nix(test: &str, body: impl FnOnce(&Nix)) {
@@ -77,17 +78,25 @@ fn every_bad_fleet_names_the_object_and_the_fix() {
     });
 }
 
-/// What mvm makes of a document a person hands it.
-fn read(document: &str) -> Result<Intent, String> {
-    let read = intent::read(document, Reader::Strict).map_err(|error| error.to_string())?;
-    read.whole().map_err(|problems| problems.to_string())
+/// What `mvm check-config` says of a document: nothing, or its complaints.
+fn check(document: &str) -> Result<(), String> {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), document).expect("a document is written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mvm"));
+    command.arg("check-config").arg(file.path()).stdin(Stdio::null());
+    let output = command.output().expect("mvm runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    match output.status.code() {
+        Some(0) => Ok(()),
+        Some(2) => Err(told),
+        other => panic!("mvm check-config ended with {other:?}: {told}"),
+    }
 }
 
 #[test]
 fn mvm_accepts_the_intent_of_every_good_fleet() {
     for fleet in fleets("good") {
-        let intent = read(&beside(&fleet, "json"));
-        assert!(intent.is_ok(), "{fleet:?}: {intent:?}");
+        assert_eq!(check(&beside(&fleet, "json")), Ok(()), "{fleet:?}");
     }
 }
 
@@ -96,7 +105,8 @@ fn mvm_refuses_the_document_of_every_bad_fleet_too() {
     with_nix("mvm_refuses_the_document_of_every_bad_fleet_too", |nix| {
         for fleet in fleets("bad") {
             let document = nix.unchecked(&fleet).unwrap_or_else(|e| panic!("{fleet:?}: {e}"));
-            assert!(read(&document.to_string()).is_err(), "{fleet:?} is good for mvm");
+            let told = check(&document.to_string()).expect_err(&format!("{fleet:?} is good"));
+            assert!(told.contains("error: "), "{fleet:?}: {told}");
         }
     });
 }
@@ -119,11 +129,31 @@ fn nix_offers_the_profiles_and_roles_mvm_has() {
 fn the_flake_gives_its_outputs_without_nixpkgs() {
     with_nix("the_flake_gives_its_outputs_without_nixpkgs", |nix| {
         let packages = nix.flake("packages.x86_64-linux", "builtins.attrNames");
-        assert_eq!(packages, Ok(serde_json::json!(["default", "mvm", "mvm-guest"])));
+        let packages = packages.expect("the flake's packages have names");
+        let names: Vec<&str> =
+            packages.as_array().expect("a list").iter().filter_map(|name| name.as_str()).collect();
+        for name in ["default", "mvm", "mvm-guest"] {
+            assert!(names.contains(&name), "{name} is not in {names:?}");
+        }
+        every_image_has_its_attribute(&names);
         let example = nix.flake("lib.exampleFleet", "fleet: fleet");
         let golden = beside(&repository().join("tests/nixos/fleets/good/example.nix"), "json");
         assert_eq!(example, Ok(serde_json::from_str(&golden).expect("golden Intent is JSON")));
     });
+}
+
+/// What mvm would ask the flake for is what the flake has; OpenClaw is the embedded builder's.
+fn every_image_has_its_attribute(names: &[&str]) {
+    let roles = [Role::Gateway, Role::Builder, Role::Worker, Role::Capability("pg".into())];
+    for profile in Profile::ALL.into_iter().filter(|profile| *profile != Profile::OpenClaw) {
+        for role in roles.clone() {
+            let flake = ".".parse().expect("a reference");
+            let target = Target { flake, profile: profile.into(), role, arch: Arch::X86_64 };
+            let wanted = target.attributes().map(|name| name.replace("packages.x86_64-linux.", ""));
+            let has = wanted.iter().any(|name| names.contains(&name.as_str()));
+            assert!(has, "none of {wanted:?} is in {names:?}");
+        }
+    }
 }
 
 #[test]

@@ -20,7 +20,10 @@ impl Service {
     pub fn intent(&self) -> Intent {
         let tenants = self.records.tenants().records;
         let asked = tenants.iter().filter(|tenant| !tenant.builtin && !tenant.destroying);
-        Intent { tenants: asked.map(|tenant| self.tenant_spec(tenant)).collect(), ..Intent::default() }
+        Intent {
+            tenants: asked.map(|tenant| self.tenant_spec(tenant)).collect(),
+            ..Intent::default()
+        }
     }
 
     /// The desired state of this host: what `agent desired` writes and the loop plans for. It
@@ -29,16 +32,18 @@ impl Service {
     /// # Errors
     /// When this host's id cannot be kept.
     pub fn desired(&self) -> Result<DesiredState> {
-        let placed = place::one(&self.intent(), &self.node_id()?).map_err(|error| {
-            Error::new(Kind::Refused, "", error.to_string()).hint(error.hint())
-        })?;
+        let placed = place::one(&self.intent(), &self.node_id()?)
+            .map_err(|error| Error::new(Kind::Refused, "", error.to_string()).hint(error.hint()))?;
         Ok(DesiredState { node_id: None, ..placed })
     }
 
     /// What a tenant's records ask for, its pools and named instances included.
     pub(crate) fn tenant_spec(&self, tenant: &TenantRecord) -> TenantSpec {
         let pools = self.records.pools(&tenant.tenant_id).records;
-        TenantSpec { pools: pools.iter().map(|pool| self.pool_spec(pool)).collect(), ..tenant.spec() }
+        TenantSpec {
+            pools: pools.iter().map(|pool| self.pool_spec(pool)).collect(),
+            ..tenant.spec()
+        }
     }
 
     /// What a pool's records ask for, its named instances included.

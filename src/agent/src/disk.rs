@@ -140,8 +140,13 @@ impl Service {
         let mut meter = Meter::default();
         // First, so that files pools share with it count here.
         let mut areas = self.areas(&mut meter);
-        let tenants: Vec<_> =
-            self.records.tenants().records.iter().map(|t| self.tenant_disk(t, &mut meter)).collect();
+        let tenants: Vec<_> = self
+            .records
+            .tenants()
+            .records
+            .iter()
+            .map(|t| self.tenant_disk(t, &mut meter))
+            .collect();
         let lost = meter.bytes(&self.dirs.tenants());
         if lost > 0 {
             let what = "what no tenant's record leads to".to_owned();

@@ -12,6 +12,7 @@
 mod keeping;
 mod machine;
 
+use mvm_api::wire::SOCKET;
 use mvm_model::vm::{Accel, VmmKind};
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +20,6 @@ use crate::error::{Error, Kind, Result};
 use crate::prove::Verdict;
 use crate::service::Service;
 use crate::socket::connect_in;
-
-/// Name of the agent's socket in the run directory.
-const AGENT_SOCKET: &str = "agent.sock";
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +81,7 @@ impl Service {
         let mut checks = vec![self.programs(), self.accelerators()];
         checks.extend(machine::checks());
         checks.extend(self.keeping());
-        checks.push(self.agent().await);
+        checks.push(self.agent_word().await);
         checks.extend(self.stray_vms());
         checks.extend(self.network_findings().await);
         checks
@@ -106,17 +104,20 @@ impl Service {
         accelerators(&self.known_verdicts())
     }
 
-    async fn agent(&self) -> Check {
+    /// Whether an agent serves this host.
+    pub(crate) async fn agent_word(&self) -> Check {
         let run = &self.dirs.run;
-        if !run.join(AGENT_SOCKET).exists() {
+        if !run.join(SOCKET).exists() {
             return Check::new("agent", Health::Good, "not running; commands act by themselves");
         }
-        match connect_in(run, AGENT_SOCKET).await {
+        match connect_in(run, SOCKET).await {
             Ok(_) => Check::new("agent", Health::Good, "running"),
             Err(error) => {
-                let found = format!("{} is there and nobody answers: {error}", run.join(AGENT_SOCKET).display());
-                Check::new("agent", Health::Warning, found)
-                    .remedy("start it again: mvm agent serve (commands act by themselves meanwhile)")
+                let found =
+                    format!("{} is there and nobody answers: {error}", run.join(SOCKET).display());
+                Check::new("agent", Health::Warning, found).remedy(
+                    "start it again: mvm agent serve (commands act by themselves meanwhile)",
+                )
             }
         }
     }

@@ -17,6 +17,7 @@ pub use mvm_api::agent::Refused;
 use mvm_host::lock::Lock;
 use mvm_model::desired::{self, DesiredState, InstanceSpec, Reader, TenantSpec, Unreadable};
 use mvm_model::id::{InstancePath, InstanceRef, PoolPath};
+use mvm_model::image::{FlakeRef, ImageSource};
 use mvm_model::intent::{self, Change, Declaration, Object, Refusal, Source};
 use mvm_model::record::ManagedBy;
 use mvm_model::{InstanceName, TenantName};
@@ -29,6 +30,7 @@ use crate::ownership::refused;
 use crate::pool::Draft;
 use crate::service::Service;
 use crate::tenant::NewTenant;
+use crate::update::Consent;
 
 /// How long one document waits until another is applied.
 const TURN: Duration = Duration::from_secs(10);
@@ -76,29 +78,55 @@ pub fn read_file(path: &Path) -> Result<DesiredState> {
             std::io::ErrorKind::InvalidData => Kind::Invalid,
             _ => Kind::Failed,
         };
-        Error::new(kind, &name, "cannot read the desired state").because(error)
+        Error::new(kind, &name, "cannot read the desired state")
+            .because(error)
             .hint("'mvm agent desired --file F' writes the present one")
     })?;
-    parse(&text, &name.to_string())
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    parse(&text, &path.display().to_string())
 }
 
-/// Reads a person's desired state from its text; `name` stands for it in errors.
+/// Reads a person's desired state from its text; `name` stands for it in errors. Where that is
+/// an absolute path, flakes the document names by relative ones are found from its directory.
 ///
 /// # Errors
 /// [`Kind::Invalid`], with every problem.
 pub fn parse(text: &str, name: &str) -> Result<DesiredState> {
-    let unreadable = |error: Unreadable| {
-        Error::new(Kind::Invalid, name, error.to_string()).hint(error.hint())
-    };
+    let unreadable =
+        |error: Unreadable| Error::new(Kind::Invalid, name, error.to_string()).hint(error.hint());
     let document = desired::read(text, Reader::Strict).map_err(unreadable)?;
-    document.whole().map_err(|problems| {
+    let mut state = document.whole().map_err(|problems| {
         let hint = problems.0.first().map(|first| first.hint.clone()).unwrap_or_default();
         let count = match problems.0.len() {
             1 => String::new(),
             several => format!("{several} problems, nothing was changed:\n"),
         };
         Error::new(Kind::Invalid, name, format!("{count}{problems}")).hint(hint)
-    })
+    })?;
+    let base = Path::new(name).parent().filter(|base| base.is_absolute());
+    for tenant in &mut state.tenants {
+        for pool in &mut tenant.pools {
+            let path = format!("{}/{}", tenant.tenant_id, pool.pool_id);
+            if let ImageSource::Flake { reference, .. } = &mut pool.image {
+                *reference = settled(reference, base, &path)?;
+            }
+        }
+    }
+    Ok(state)
+}
+
+/// A flake that means the same whatever the working directory.
+fn settled(reference: &FlakeRef, base: Option<&Path>, pool: &str) -> Result<FlakeRef> {
+    match base {
+        _ if !reference.is_relative() => Ok(reference.clone()),
+        Some(base) => reference
+            .absolute(base)
+            .map_err(|bad| Error::new(Kind::Invalid, pool, bad.to_string()).hint(bad.hint())),
+        None => {
+            let text = format!("its flake {reference} is relative to no file");
+            Err(Error::new(Kind::Invalid, pool, text).hint("write an absolute path"))
+        }
+    }
 }
 
 impl Service {
@@ -169,7 +197,8 @@ impl Service {
             tenant.secrets_hash = None;
         }
         let merge = intent::merge(&self.intent(), &declared, source);
-        let mut making = Making { service: self, applied: Applied::default(), failed: BTreeSet::new() };
+        let mut making =
+            Making { service: self, applied: Applied::default(), failed: BTreeSet::new() };
         making.refuse(&merge.refusals);
         for change in &merge.changes {
             making.change(change).await;
@@ -228,9 +257,10 @@ impl Making<'_> {
         let service = self.service;
         match change {
             Change::AddTenant(spec) => self.add_tenant(spec).await,
-            Change::UpdateTenant(spec) => {
-                service.edit_tenant(&spec.tenant_id, None, |present| *present = spec.clone()).await.map(drop)
-            }
+            Change::UpdateTenant(spec) => service
+                .edit_tenant(&spec.tenant_id, Consent::Given, |present| *present = spec.clone())
+                .await
+                .map(drop),
             Change::OrphanTenant(name) => service.orphan_tenant(name).await,
             Change::AddPool(tenant, spec) => {
                 let path = PoolPath { tenant: tenant.clone(), pool: spec.pool_id.clone() };
@@ -238,14 +268,18 @@ impl Making<'_> {
             }
             Change::UpdatePool(tenant, spec) => {
                 let path = PoolPath { tenant: tenant.clone(), pool: spec.pool_id.clone() };
-                service.edit_pool(&path, None, |present| *present = spec.clone()).await.map(drop)
+                service
+                    .edit_pool(&path, Consent::Given, |present| *present = spec.clone())
+                    .await
+                    .map(drop)
             }
             Change::OrphanPool(path) => service.orphan_pool(path).await,
             Change::AddInstance(pool, spec) => self.add_instance(pool, spec).await,
             Change::UpdateInstance(pool, spec) => self.update_instance(pool, spec).await,
             Change::OrphanInstance(pool, name) => {
                 let path = named(pool, name);
-                let orphan = |record: &mut mvm_model::record::InstanceRecord| record.orphaned = true;
+                let orphan =
+                    |record: &mut mvm_model::record::InstanceRecord| record.orphaned = true;
                 service.edit_instance(&path, PATIENCE, orphan).await.map(drop)
             }
         }

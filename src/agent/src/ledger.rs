@@ -99,7 +99,9 @@ impl Ledger {
 impl Stale {
     pub(crate) fn hint(&self) -> &'static str {
         match self {
-            Self::Epoch { .. } => "its writer was replaced; take epoch away from a file of your own",
+            Self::Epoch { .. } => {
+                "its writer was replaced; take epoch away from a file of your own"
+            }
             Self::Generation { .. } | Self::Conflict { .. } => {
                 "give it a higher generation, or none: then mvm counts"
             }
@@ -162,12 +164,12 @@ mod tests {
     #[test]
     fn documents_are_fenced_by_epoch_and_generation() {
         let ledger = entered(2, 5, &numbered(None, None, false));
-        let judge = |epoch, generation, other| {
-            match ledger.judge("local", &numbered(epoch, generation, other)) {
-                Ok(Verdict::Same(entry)) => Ok((false, entry.generation)),
-                Ok(Verdict::New(entry)) => Ok((true, entry.generation)),
-                Err(stale) => Err(stale),
-            }
+        let judge = |epoch, generation, other| match ledger
+            .judge("local", &numbered(epoch, generation, other))
+        {
+            Ok(Verdict::Same(entry)) => Ok((false, entry.generation)),
+            Ok(Verdict::New(entry)) => Ok((true, entry.generation)),
+            Err(stale) => Err(stale),
         };
         assert_eq!(judge(None, None, false), Ok((false, 5)));
         assert_eq!(judge(None, None, true), Ok((true, 6)));

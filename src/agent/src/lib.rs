@@ -18,6 +18,7 @@ pub mod blueprint;
 pub mod bootstrap;
 pub mod desired;
 pub mod build;
+pub mod check;
 pub mod dirs;
 pub mod disk;
 pub mod doctor;

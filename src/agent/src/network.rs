@@ -67,7 +67,8 @@ impl Service {
         let mut free = (Offset::FIRST.0..=subnet.max_offset().0).rev().map(Offset).filter(is_free);
         // What cannot be read may have any place.
         let offset = free.next().filter(|_| found.problems.is_empty())?;
-        let running = |record: &InstanceRecord| self.observe(record).state.status() == Status::Running;
+        let running =
+            |record: &InstanceRecord| self.observe(record).state.status() == Status::Running;
         Some(Spot {
             tenant: tenant.tenant.clone(),
             port: Port {

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mvm_host::facts::Facts;
+use mvm_model::TenantName;
 use mvm_model::resources::Usage;
 use mvm_model::state::Status;
-use mvm_model::TenantName;
+use mvm_model::vm::VmmKind;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::FileSystem;
@@ -32,8 +33,8 @@ pub struct NodeInfo {
     pub facts: Facts,
     /// Versions of what acts here.
     pub versions: Versions,
-    /// Firecracker and QEMU: name with version, and whether it is installed and runs.
-    pub vmm_programs: Vec<(String, String)>,
+    /// Firecracker and QEMU.
+    pub vmm_programs: Vec<Program>,
     /// What was proven since this boot: each pair with its outcome.
     pub vmms: Vec<Verdict>,
     /// What guests hold of it.
@@ -46,6 +47,15 @@ pub struct NodeInfo {
     pub state_dir: PathBuf,
     /// Where its images are.
     pub cache_dir: PathBuf,
+}
+
+/// A program VMs run in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name, with its version when it is installed.
+    pub name: String,
+    /// Whether it is installed, and how many run.
+    pub state: String,
 }
 
 /// Versions of what acts on a host.
@@ -140,7 +150,7 @@ impl Service {
             hostname: hostname(),
             facts: Facts::read(),
             versions: versions(),
-            vmm_programs: self.installed_vmms(&kinds).await,
+            vmm_programs: self.programs_of(&kinds).await,
             vmms: self.known_verdicts(),
             given: together(tenants.iter().map(|tenant| self.usage(&tenant.tenant_id))),
             tenants: tenants.len(),
@@ -148,6 +158,12 @@ impl Service {
             state_dir: self.dirs.state.clone(),
             cache_dir: self.dirs.cache.clone(),
         })
+    }
+
+    /// The programs VMs run in, `running` of which there are.
+    pub(crate) async fn programs_of(&self, running: &[VmmKind]) -> Vec<Program> {
+        let programs = self.installed_vmms(running).await.into_iter();
+        programs.map(|(name, state)| Program { name, state }).collect()
     }
 
     /// What this host does now; takes a third of a second.
@@ -292,10 +308,7 @@ mod tests {
         assert_eq!(times.percent_since(times), 0.0);
         assert_eq!(load("0.50 1.25 2.00 1/300 42\n"), [0.5, 1.25, 2.0]);
         let told = memory("MemTotal: 8 kB\nMemAvailable:  4 kB\nSwapTotal: 2 kB\nSwapFree: 1 kB\n");
-        assert_eq!(
-            told,
-            Memory { total_bytes: 8192, available_bytes: 4096, swapped_bytes: 1024 }
-        );
+        assert_eq!(told, Memory { total_bytes: 8192, available_bytes: 4096, swapped_bytes: 1024 });
     }
 
     #[tokio::test]

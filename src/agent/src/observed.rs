@@ -12,6 +12,7 @@ use mvm_host::file;
 use mvm_host::lock;
 use mvm_host::net::{Expected, Report, Severity};
 use mvm_model::PoolPath;
+use mvm_model::TenantName;
 use mvm_model::image::ImageSource;
 use mvm_model::observed::{
     ImageState, Life, Motion, NetState, Observed, ObservedInstance, ObservedPool, ObservedTenant,
@@ -19,7 +20,6 @@ use mvm_model::observed::{
 };
 use mvm_model::record::{Egress, InstanceRecord, Millis, PoolRecord, TenantRecord};
 use mvm_model::state::Status;
-use mvm_model::TenantName;
 use serde::{Deserialize, Serialize};
 
 use crate::activity::Activity;
@@ -52,7 +52,8 @@ impl Service {
     /// Looks at the host. Tenants `nets` does not know count as they should be.
     pub(crate) fn look(&self, nets: &Nets, now: Millis) -> Sight {
         let found = self.records.tenants();
-        let mut looking = Looking { service: self, activity: self.activity(), now, problems: found.problems };
+        let mut looking =
+            Looking { service: self, activity: self.activity(), now, problems: found.problems };
         let tenants = found.records.iter().map(|record| looking.tenant(record, nets)).collect();
         let Looking { activity, problems, .. } = looking;
         self.keep_activity(activity);
@@ -115,7 +116,8 @@ impl Service {
     fn failed_build(&self, pool: &PoolRecord) -> Option<ImageState> {
         let bytes = std::fs::read(self.build_note(&pool.path())).ok()?;
         let note: BuildNote = serde_json::from_slice(&bytes).ok()?;
-        (note.image == pool.image).then_some(ImageState::Failed { at: note.at, reason: note.reason })
+        (note.image == pool.image)
+            .then_some(ImageState::Failed { at: note.at, reason: note.reason })
     }
 }
 
@@ -135,8 +137,9 @@ fn net_states(
     owners: &BTreeMap<String, &TenantName>,
     leaving: Option<&TenantName>,
 ) -> Nets {
-    let repairable =
-        |finding: &&mvm_host::net::Finding| finding.severity == Severity::Error && finding.is_repairable();
+    let repairable = |finding: &&mvm_host::net::Finding| {
+        finding.severity == Severity::Error && finding.is_repairable()
+    };
     let broken = report.findings.iter().filter(repairable);
     let whose = broken.filter_map(|finding| owners.get(&finding.object).copied().or(leaving));
     whose.map(|tenant| (tenant.clone(), NetState::Broken)).collect()

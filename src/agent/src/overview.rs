@@ -6,21 +6,22 @@ use std::path::PathBuf;
 use mvm_host::facts::Facts;
 use mvm_host::file;
 use mvm_model::state::Status;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::node::Program;
 use crate::prove::Verdict;
 use crate::service::Service;
 
 /// What `mvm status` shows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Overview {
     /// This host's id.
     pub node_id: String,
     /// What it is.
     pub facts: Facts,
-    /// Firecracker and QEMU: name with version, and whether it is installed and runs.
-    pub vmm_programs: Vec<(String, String)>,
+    /// Firecracker and QEMU.
+    pub vmm_programs: Vec<Program>,
     /// What was proven since this boot.
     pub vmms: Vec<Verdict>,
     /// Whether an agent serves this host.
@@ -58,13 +59,13 @@ impl Service {
                 };
             }
         }
-        let vmm_programs = self.installed_vmms(&running_vmms).await;
+        let vmm_programs = self.programs_of(&running_vmms).await;
         Ok(Overview {
             node_id: self.node_id()?,
             facts: Facts::read(),
             vmm_programs,
             vmms: self.known_verdicts(),
-            agent: "not running; commands act by themselves".into(),
+            agent: self.agent_word().await.found,
             dev,
             tenants: self.records.tenants().records.len(),
             instances,

@@ -21,6 +21,9 @@ use mvm_host::progress::Progress;
 use mvm_model::TenantName;
 use mvm_model::desired::DesiredState;
 use mvm_model::intent::Source;
+use mvm_model::observed::Failure;
+use mvm_model::record::InstanceRecord;
+use mvm_model::state::State;
 use mvm_plan::{Note, Overrides, Plan, Reason, Removal, Step, Terms};
 use serde::{Deserialize, Serialize};
 
@@ -202,16 +205,24 @@ impl Service {
         Ok(report)
     }
 
-    /// What people did by hand holds no longer for what a person asks to reconcile. An instance
-    /// somebody is at right now keeps its mark: that is newer.
+    /// What people did by hand, and what failed before, holds no longer for what a person asks to
+    /// reconcile. An instance somebody is at right now keeps its marks: those are newer.
     async fn clear_overrides(&self, desired: &DesiredState) {
         for tenant in &desired.tenants {
             let records = self.records.tenant_instances(&tenant.tenant_id).records;
-            let held = records.into_iter().filter(|record| {
-                record.manual.is_some() && tenant.pool(&record.pool_id).is_some()
-            });
+            let is_held = |record: &InstanceRecord| {
+                let failed = matches!(record.state, State::Failed { .. });
+                record.manual.is_some() || record.failure.is_some() || failed
+            };
+            let held = records
+                .into_iter()
+                .filter(|record| is_held(record) && tenant.pool(&record.pool_id).is_some());
             for record in held {
-                let edit = |record: &mut mvm_model::record::InstanceRecord| record.manual = None;
+                // A failure that is forgiven: nobody waits for it.
+                let forgiven = Some(Failure { count: 0, at: 0 });
+                let edit = |record: &mut InstanceRecord| {
+                    (record.manual, record.failure) = (None, forgiven);
+                };
                 let cleared = self.edit_instance(&record.path(), Duration::ZERO, edit).await;
                 if let Err(error) = cleared {
                     tracing::info!(instance = %record.path(), error = error.chain(), "stays as put by hand");

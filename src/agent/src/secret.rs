@@ -14,14 +14,13 @@
 
 use std::time::Duration;
 
+use mvm_api::secret::{Changed, Doomed, Listed, Set, View};
 use mvm_host::lock::Lock;
 use mvm_host::secrets::{
     Contents, EnvelopeError, HostKey, KeyError, Vault, VaultError, guard_memory,
 };
-use mvm_model::record::Millis;
-use mvm_model::secret::{self, BadSecret, SecretName, Secrets};
+use mvm_model::secret::{self, BadSecret, SecretName};
 use mvm_model::{Digest, TenantName};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{About, Classify, Error, Kind, Result};
 use crate::service::{Service, now};
@@ -29,69 +28,10 @@ use crate::service::{Service, now};
 mod deliver;
 mod image;
 
-pub use deliver::{Delivered, Delivery};
 pub(crate) use image::{Image, Readiness};
 
 /// How long a writer of a tenant's secrets waits for another.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Sets secrets of a tenant, new ones or new values.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SetSecrets {
-    /// Whose.
-    pub tenant: TenantName,
-    /// Names and values.
-    #[serde(with = "secret::in_clear")]
-    pub secrets: Secrets,
-}
-
-/// Which secrets to remove.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Doomed {
-    /// These.
-    Names(Vec<SecretName>),
-    /// Every one, also when they cannot be opened any more.
-    All,
-}
-
-/// A tenant's secrets: everything but their values.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecretsView {
-    /// Whose.
-    pub tenant_id: TenantName,
-    /// Counts their changes; 0 before the first.
-    pub epoch: u64,
-    /// A digest that changes with them and tells nothing of them.
-    pub secrets_hash: Option<Digest>,
-    /// By name.
-    pub secrets: Vec<SecretView>,
-}
-
-/// A secret: everything but its value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecretView {
-    /// Its name.
-    pub name: SecretName,
-    /// Size of its value, bytes.
-    pub size: usize,
-    /// When it was set.
-    pub set_at: Millis,
-}
-
-/// What a change did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecretsChanged {
-    /// Whose.
-    pub tenant_id: TenantName,
-    /// The epoch from now on.
-    pub epoch: u64,
-    /// The secrets that were set or removed.
-    pub names: Vec<SecretName>,
-    /// Who has them now and who gets them when.
-    pub instances: Vec<Delivered>,
-}
 
 impl Service {
     /// Sets secrets of a tenant and delivers them.
@@ -99,7 +39,7 @@ impl Service {
     /// # Errors
     /// When they are too large or too many, or the present ones cannot be opened; nothing is
     /// changed then. What could not be delivered yet is in the result.
-    pub async fn set_secrets(&self, set: SetSecrets) -> Result<SecretsChanged> {
+    pub async fn set_secrets(&self, set: Set) -> Result<Changed> {
         let names: Vec<_> = set.secrets.keys().cloned().collect();
         let change = |contents: &mut Contents| {
             for (name, value) in set.secrets {
@@ -115,7 +55,7 @@ impl Service {
     ///
     /// # Errors
     /// When there are none or they cannot be opened.
-    pub async fn rotate_secrets(&self, tenant: &TenantName) -> Result<SecretsChanged> {
+    pub async fn rotate_secrets(&self, tenant: &TenantName) -> Result<Changed> {
         if !self.vault(tenant).exists() {
             self.tenant(tenant)?;
             return Err(Error::new(Kind::NotFound, tenant, "it has no secrets yet")
@@ -128,11 +68,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Kind::NotFound`] when one of them does not exist; nothing is removed then.
-    pub async fn remove_secrets(
-        &self,
-        tenant: &TenantName,
-        doomed: Doomed,
-    ) -> Result<SecretsChanged> {
+    pub async fn remove_secrets(&self, tenant: &TenantName, doomed: Doomed) -> Result<Changed> {
         let names = match &doomed {
             Doomed::Names(names) => names.clone(),
             Doomed::All => self.drop_unreadable(tenant).await?,
@@ -172,15 +108,15 @@ impl Service {
     ///
     /// # Errors
     /// When they cannot be opened.
-    pub fn list_secrets(&self, tenant: &TenantName) -> Result<SecretsView> {
+    pub fn list_secrets(&self, tenant: &TenantName) -> Result<Listed> {
         self.tenant(tenant)?;
         let opened = self.open_vault(tenant)?;
-        let view = |(name, entry): (&SecretName, &mvm_host::secrets::Entry)| SecretView {
+        let view = |(name, entry): (&SecretName, &mvm_host::secrets::Entry)| View {
             name: name.clone(),
             size: entry.value.size(),
             set_at: entry.set_at,
         };
-        Ok(SecretsView {
+        Ok(Listed {
             tenant_id: tenant.clone(),
             epoch: opened.epoch,
             secrets_hash: self.secrets_hash(tenant),
@@ -201,13 +137,13 @@ impl Service {
         names: Vec<SecretName>,
         older: Older,
         change: impl FnOnce(&mut Contents) -> Result<()>,
-    ) -> Result<SecretsChanged> {
+    ) -> Result<Changed> {
         let changed = self.change_vault(tenant, older, change).await;
         let detail = said(&names, changed.as_ref().ok());
         self.audit_with(tenant, tenant, event, &changed, &detail).await;
         let epoch = changed?;
         let instances = self.deliver_secrets(tenant).await;
-        Ok(SecretsChanged { tenant_id: tenant.clone(), epoch, names, instances })
+        Ok(Changed { tenant_id: tenant.clone(), epoch, names, instances })
     }
 
     /// Replaces the envelope by one with other contents and the next epoch.

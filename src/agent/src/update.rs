@@ -1,148 +1,62 @@
 //! Changing what a tenant or a pool should be. Starts and stops nothing: the loop and `agent
 //! reconcile` make it so.
 
+pub use mvm_api::update::{PoolUpdate, PoolUpdated, Setting, TenantUpdate};
 use mvm_model::desired::{self, PoolSpec, TenantSpec};
-use mvm_model::image::ImageSource;
 use mvm_model::intent::Object;
-use mvm_model::record::{Egress, ManagedBy, PoolRecord, TenantRecord};
+use mvm_model::record::{PoolRecord, TenantRecord};
 use mvm_model::state::Status;
 use mvm_model::{PoolPath, TenantName};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{About, Error, Kind, Result};
 use crate::service::Service;
 use crate::tenant::{net_of, refuse_fleet_egress};
 
-/// What of a tenant changes; `None` stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct TenantUpdate {
-    /// vCPUs of all running and warm instances.
-    pub max_vcpus: Option<u32>,
-    /// Memory of all running and warm instances, MiB.
-    pub max_mem_mib: Option<u64>,
-    /// Running instances.
-    pub max_running: Option<u32>,
-    /// Warm instances.
-    pub max_warm: Option<u32>,
-    /// Pools.
-    pub max_pools: Option<u32>,
-    /// Instances in one pool.
-    pub max_instances_per_pool: Option<u32>,
-    /// Data drives and snapshots, GiB.
-    pub max_disk_gib: Option<u64>,
-    /// What its guests may reach.
-    pub egress: Option<Egress>,
-    /// Whether all its pools are pinned.
-    pub pinned: Option<bool>,
+/// Whether the owner of what is changed agrees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Consent {
+    /// That is to be looked at.
+    Ask,
+    /// They do.
+    Given,
 }
 
-impl TenantUpdate {
-    fn apply(&self, spec: &mut TenantSpec) {
-        let quotas = &mut spec.quotas;
-        set(&mut quotas.max_vcpus, self.max_vcpus);
-        set(&mut quotas.max_mem_mib, self.max_mem_mib);
-        set(&mut quotas.max_running, self.max_running);
-        set(&mut quotas.max_warm, self.max_warm);
-        set(&mut quotas.max_pools, self.max_pools);
-        set(&mut quotas.max_instances_per_pool, self.max_instances_per_pool);
-        set(&mut quotas.max_disk_gib, self.max_disk_gib);
-        set(&mut spec.egress, self.egress.clone());
-        set(&mut spec.pinned, self.pinned);
-    }
+fn apply_to_tenant(update: TenantUpdate, spec: &mut TenantSpec) {
+    let quotas = &mut spec.quotas;
+    set(&mut quotas.max_vcpus, update.max_vcpus);
+    set(&mut quotas.max_mem_mib, update.max_mem_mib);
+    set(&mut quotas.max_running, update.max_running);
+    set(&mut quotas.max_warm, update.max_warm);
+    set(&mut quotas.max_pools, update.max_pools);
+    set(&mut quotas.max_instances_per_pool, update.max_instances_per_pool);
+    set(&mut quotas.max_disk_gib, update.max_disk_gib);
+    set(&mut spec.egress, update.egress.clone());
+    set(&mut spec.pinned, update.pinned);
 }
 
-/// A setting that can be taken away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Setting<T> {
-    /// It stays.
-    #[default]
-    Keep,
-    /// It goes.
-    Clear,
-    /// It is this.
-    Set(T),
-}
-
-impl<T> Setting<T> {
-    fn apply(self, place: &mut Option<T>) {
-        match self {
-            Self::Keep => {}
-            Self::Clear => *place = None,
-            Self::Set(value) => *place = Some(value),
-        }
-    }
-}
-
-/// What of a pool changes; `None` stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PoolUpdate {
-    /// Where its image comes from; built by `pool build` or the next reconcile that boots.
-    pub image: Option<ImageSource>,
-    /// vCPUs of each instance.
-    pub vcpus: Option<u32>,
-    /// Memory of each instance, MiB.
-    pub mem_mib: Option<u64>,
-    /// Data drive of each instance, MiB; an existing one only grows.
-    pub data_disk_mib: Option<u64>,
-    /// When a running idle instance becomes warm, seconds.
-    pub warm_after_seconds: Setting<u64>,
-    /// When an idle instance goes to sleep, seconds.
-    pub sleep_after_seconds: Setting<u64>,
-    /// How many keep running however idle.
-    pub keep_running: Option<u32>,
-    /// How many stay warm however idle.
-    pub keep_warm: Option<u32>,
-    /// The shortest time it runs before the idle policy parks it, seconds.
-    pub min_running_seconds: Option<u64>,
-    /// The shortest time it is warm before the idle policy puts it to sleep, seconds.
-    pub min_warm_seconds: Option<u64>,
-    /// How long open work may drain before a stop, seconds.
-    pub drain_timeout_seconds: Option<u64>,
-    /// How long a guest may take to turn itself off, seconds.
-    pub graceful_shutdown_seconds: Option<u64>,
-    /// Its instances stay in memory.
-    pub pinned: Option<bool>,
-    /// Its instances are never taken down.
-    pub critical: Option<bool>,
-    /// The secrets its instances see; cleared: every one of the tenant's.
-    pub secret_scopes: Setting<Vec<String>>,
-}
-
-impl PoolUpdate {
-    fn apply(self, spec: &mut PoolSpec) {
-        set(&mut spec.image, self.image);
-        set(&mut spec.instance_resources.vcpus, self.vcpus);
-        set(&mut spec.instance_resources.mem_mib, self.mem_mib);
-        set(&mut spec.instance_resources.data_disk_mib, self.data_disk_mib);
-        self.warm_after_seconds.apply(&mut spec.idle.warm_after_seconds);
-        self.sleep_after_seconds.apply(&mut spec.idle.sleep_after_seconds);
-        set(&mut spec.idle.keep_running, self.keep_running);
-        set(&mut spec.idle.keep_warm, self.keep_warm);
-        let policy = &mut spec.runtime_policy;
-        set(&mut policy.min_running_seconds, self.min_running_seconds);
-        set(&mut policy.min_warm_seconds, self.min_warm_seconds);
-        set(&mut policy.drain_timeout_seconds, self.drain_timeout_seconds);
-        set(&mut policy.graceful_shutdown_seconds, self.graceful_shutdown_seconds);
-        set(&mut spec.pinned, self.pinned);
-        set(&mut spec.critical, self.critical);
-        self.secret_scopes.apply(&mut spec.secret_scopes);
-    }
+fn apply_to_pool(update: PoolUpdate, spec: &mut PoolSpec) {
+    set(&mut spec.image, update.image);
+    set(&mut spec.instance_resources.vcpus, update.vcpus);
+    set(&mut spec.instance_resources.mem_mib, update.mem_mib);
+    set(&mut spec.instance_resources.data_disk_mib, update.data_disk_mib);
+    update.warm_after_seconds.apply(&mut spec.idle.warm_after_seconds);
+    update.sleep_after_seconds.apply(&mut spec.idle.sleep_after_seconds);
+    set(&mut spec.idle.keep_running, update.keep_running);
+    set(&mut spec.idle.keep_warm, update.keep_warm);
+    let policy = &mut spec.runtime_policy;
+    set(&mut policy.min_running_seconds, update.min_running_seconds);
+    set(&mut policy.min_warm_seconds, update.min_warm_seconds);
+    set(&mut policy.drain_timeout_seconds, update.drain_timeout_seconds);
+    set(&mut policy.graceful_shutdown_seconds, update.graceful_shutdown_seconds);
+    set(&mut spec.pinned, update.pinned);
+    set(&mut spec.critical, update.critical);
+    update.secret_scopes.apply(&mut spec.secret_scopes);
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
     }
-}
-
-/// A pool after an update.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PoolUpdated {
-    /// The pool.
-    pub record: PoolRecord,
-    /// What a person should know: when it reaches which instances.
-    pub notes: Vec<String>,
 }
 
 impl Service {
@@ -156,21 +70,22 @@ impl Service {
         name: &TenantName,
         update: TenantUpdate,
     ) -> Result<TenantRecord> {
-        let result = self.edit_tenant(name, Some(ManagedBy::Local), |spec| update.apply(spec)).await;
+        let result =
+            self.edit_tenant(name, Consent::Ask, |spec| apply_to_tenant(update, spec)).await;
         self.audit(name, name, "tenant.update", &result).await;
         result
     }
 
-    /// Changes a tenant for a writer (`None` when ownership was looked at already).
+    /// Changes a tenant.
     pub(crate) async fn edit_tenant(
         &self,
         name: &TenantName,
-        writer: Option<ManagedBy>,
+        consent: Consent,
         edit: impl FnOnce(&mut TenantSpec),
     ) -> Result<TenantRecord> {
         let lock = self.lock_state().await?;
         let before = self.living_tenant(name)?;
-        if writer.is_some() {
+        if consent == Consent::Ask {
             self.permit(Object::Tenant(name.clone()), before.managed_by)?;
         }
         let mut spec = before.spec();
@@ -200,25 +115,24 @@ impl Service {
     /// settings cannot be; nothing is changed then.
     pub async fn update_pool(&self, path: &PoolPath, update: PoolUpdate) -> Result<PoolUpdated> {
         let before = self.pool(path)?;
-        let result =
-            self.edit_pool(path, Some(ManagedBy::Local), |spec| update.apply(spec)).await;
+        let result = self.edit_pool(path, Consent::Ask, |spec| apply_to_pool(update, spec)).await;
         self.audit(&path.tenant, path, "pool.update", &result).await;
         let record = result?;
         let notes = self.consequences(&before, &record);
         Ok(PoolUpdated { record, notes })
     }
 
-    /// Changes a pool for a writer (`None` when ownership was looked at already).
+    /// Changes a pool.
     pub(crate) async fn edit_pool(
         &self,
         path: &PoolPath,
-        writer: Option<ManagedBy>,
+        consent: Consent,
         edit: impl FnOnce(&mut PoolSpec),
     ) -> Result<PoolRecord> {
         let _lock = self.lock_state().await?;
         let tenant = self.living_tenant(&path.tenant)?;
         let before = self.pool(path)?;
-        if writer.is_some() {
+        if consent == Consent::Ask {
             self.permit(Object::Pool(path.clone()), before.managed_by)?;
         }
         let mut spec = before.spec();
@@ -270,7 +184,8 @@ impl Service {
         change: impl FnOnce(&mut TenantSpec),
     ) -> Result<()> {
         let mut spec = self.tenant_spec(tenant);
-        let before = (desired::check_quotas(&spec), desired::check_tenants(std::slice::from_ref(&spec)));
+        let before =
+            (desired::check_quotas(&spec), desired::check_tenants(std::slice::from_ref(&spec)));
         change(&mut spec);
         let quotas = desired::check_quotas(&spec);
         let all = desired::check_tenants(std::slice::from_ref(&spec));

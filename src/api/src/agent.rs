@@ -1,5 +1,6 @@
 //! Calls about the agent itself: its desired state, reconciling, what it is doing.
 
+use mvm_model::TenantName;
 use mvm_model::record::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,16 @@ pub struct Reconcile {
     #[serde(default)]
     pub delete_data: bool,
     /// Gives up after so long, seconds.
+    pub timeout_seconds: u64,
+}
+
+/// Makes some tenants what their records ask for, now: what was done by hand does not hold.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReconcileTenants {
+    /// Which.
+    pub tenants: Vec<TenantName>,
+    /// Begins nothing more after so long, seconds.
     pub timeout_seconds: u64,
 }
 

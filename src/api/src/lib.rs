@@ -21,7 +21,9 @@ pub mod instance;
 pub mod net;
 pub mod pool;
 mod request;
+pub mod secret;
 pub mod tenant;
+pub mod update;
 pub mod wire;
 
 pub use client::Client;

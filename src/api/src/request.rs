@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{agent, image, instance, net, pool, tenant};
+use crate::{agent, image, instance, net, pool, secret, tenant, update};
 
 /// One operation: its fields are the request.
 pub trait Call: Serialize + DeserializeOwned + Into<Request> + Send {
@@ -103,11 +103,20 @@ calls! {
     TenantList(tenant::List) = "tenant/list" Reads -> tenant::Listed,
     TenantInfo(tenant::Info) = "tenant/info" Reads -> tenant::View,
     TenantDestroy(tenant::Destroy) = "tenant/destroy" Changes -> (),
+    TenantUpdate(update::UpdateTenant) = "tenant/update" Changes -> tenant::View,
+    TenantAdopt(update::AdoptTenant) = "tenant/adopt" Changes -> update::Adopted,
+    SecretSet(secret::Set) = "secret/set" Changes -> secret::Changed,
+    SecretRotate(secret::Rotate) = "secret/rotate" Changes -> secret::Changed,
+    SecretRemove(secret::Remove) = "secret/remove" Changes -> secret::Changed,
+    SecretList(secret::List) = "secret/list" Reads -> secret::Listed,
     PoolCreate(pool::Create) = "pool/create" Changes -> pool::View,
     PoolList(pool::List) = "pool/list" Reads -> pool::Listed,
     PoolInfo(pool::Info) = "pool/info" Reads -> pool::View,
     PoolScale(pool::Scale) = "pool/scale" Changes -> pool::Scaled,
     PoolDestroy(pool::Destroy) = "pool/destroy" Changes -> (),
+    PoolUpdate(update::UpdatePool) = "pool/update" Changes -> update::PoolUpdated,
+    PoolAdopt(update::AdoptPool) = "pool/adopt" Changes -> update::Adopted,
+    PoolExplain(update::ExplainPool) = "pool/explain" Reads -> update::PoolExplanation,
     PoolBuild(image::BuildPool) = "pool/build" Changes -> image::PoolBuilt,
     PoolRollback(image::Rollback) = "pool/rollback" Changes -> image::RolledBack,
     PoolGc(image::PoolGc) = "pool/gc" Changes -> image::Collected,
@@ -121,11 +130,13 @@ calls! {
     InstanceStats(instance::GetStats) = "instance/stats" Reads -> instance::Stats,
     InstanceChange(instance::Change) = "instance/change" Changes -> instance::Changed,
     InstanceDestroy(instance::Destroy) = "instance/destroy" Changes -> (),
+    InstanceAdopt(update::AdoptInstance) = "instance/adopt" Changes -> update::Adopted,
     InstanceHostLog(instance::HostLog) = "instance/host-log" Reads -> instance::HostLogText,
     NetVerify(net::Verify) = "net/verify" Reads -> net::Report,
     AgentStatus(agent::GetStatus) = "agent/status" Reads -> agent::Status,
     AgentDesired(agent::Desired) = "agent/desired" Reads -> agent::DesiredDocument,
     AgentReconcile(agent::Reconcile) = "agent/reconcile" Changes -> agent::Report,
+    AgentReconcileTenants(agent::ReconcileTenants) = "agent/reconcile-tenants" Changes -> agent::Report,
     AgentOperations(agent::ListOperations) = "agent/operations" Reads -> Vec<agent::Operation>,
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    add, agent, bench, bootstrap, completions, demo, dev, doctor, events, image, instance, net, node, pool, status,
+    add, agent, bench, bootstrap, check_config, completions, demo, dev, doctor, events, image, instance, net, node, pool, status,
     stop, tenant,
 };
 
@@ -61,6 +61,8 @@ enum Command {
     /// Run the agent, or make this host what a desired state says
     #[command(subcommand)]
     Agent(agent::Command),
+    /// Check a fleet or a desired state in a file, without applying it
+    CheckConfig(check_config::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
     /// Measure boot, warm, sleep and wake on this host
@@ -85,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Image(command) => image::run(command),
         Command::Events(args) => events::run(args),
         Command::Agent(command) => agent::run(command),
+        Command::CheckConfig(args) => check_config::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Bench(args) => bench::run(args),
     }

@@ -83,6 +83,15 @@ pub enum Restart {
     Never,
 }
 
+/// An HTTP request that must be answered with 2xx or 3xx.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// The TCP port.
+    pub port: u16,
+    /// What is asked for: `/health`.
+    pub path: String,
+}
+
 /// The program a guest runs by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
@@ -100,6 +109,9 @@ pub struct Workload {
     /// TCP ports it listens on.
     #[serde(default)]
     pub ports: Vec<u16>,
+    /// What more must hold before it is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// When it is started again.
     #[serde(default)]
     pub restart: Restart,

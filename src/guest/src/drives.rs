@@ -103,7 +103,20 @@ impl Drive {
         mounts::ensure_dir(dir);
         mount(Some(device), dir, Some(kind), self.flags(), None::<&str>)
             .map_err(|error| failed(error.into()))?;
+        if self == Self::Data && kind == "ext4" {
+            self.grow().map_err(|error| format!("{dir} does not grow into its drive: {error}"))?;
+        }
         Ok(Mounted::Yes)
+    }
+
+    /// Lets the file system fill its device, which the host may have made larger.
+    fn grow(self) -> io::Result<()> {
+        let name = self.device().trim_start_matches("/dev/");
+        let sectors = std::fs::read_to_string(format!("/sys/class/block/{name}/size"))?;
+        let bytes = sectors.trim().parse::<u64>().map_err(io::Error::other)?.saturating_mul(512);
+        let root = File::open(self.mount_point())?;
+        let block = nix::sys::statvfs::fstatvfs(&root)?.block_size();
+        sys::grow_file_system(&root, bytes / block.max(1)).map_err(io::Error::from)
     }
 
     /// The UUID of the file system that is mounted, as text.

@@ -95,6 +95,19 @@ pub(crate) fn forget_device(device: &File) -> nix::Result<()> {
     Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), BLKFLSBUF as _, 0) }).map(drop)
 }
 
+const EXT4_IOC_RESIZE_FS: libc::c_ulong = 0x4008_6610;
+
+/// Lets a mounted ext4 grow to so many blocks; one that has them is fine.
+///
+/// # Errors
+/// The kernel's: without the privilege, or when it has more already.
+pub(crate) fn grow_file_system(root: &File, blocks: u64) -> nix::Result<()> {
+    let fd = root.as_raw_fd();
+    // SAFETY: the request reads one number, which outlives the call.
+    let outcome = unsafe { libc::ioctl(fd, EXT4_IOC_RESIZE_FS as _, &raw const blocks) };
+    Errno::result(outcome).map(drop)
+}
+
 /// Sets a terminal's size.
 ///
 /// # Errors

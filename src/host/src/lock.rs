@@ -87,7 +87,8 @@ pub fn is_held(path: &Path) -> bool {
 
 /// Who holds the lock at `path` now, as they wrote it.
 pub fn holder(path: &Path) -> Option<String> {
-    is_held(path).then(|| File::open(path).map_or_else(|_| String::new(), |mut file| read(&mut file)))
+    is_held(path)
+        .then(|| File::open(path).map_or_else(|_| String::new(), |mut file| read(&mut file)))
 }
 
 fn open(path: &Path) -> Result<File, FileError> {

@@ -168,6 +168,17 @@ pub enum Restart {
     Always,
 }
 
+/// How a workload is asked whether it is well: an HTTP request that must be answered with 2xx or
+/// 3xx.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// The TCP port.
+    pub port: u16,
+    /// What is asked for: `/health`.
+    pub path: String,
+}
+
 /// The program a guest runs by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
@@ -179,9 +190,12 @@ pub struct Workload {
     /// Numeric user and group, `uid:gid`.
     #[serde(default)]
     pub user: Option<String>,
-    /// TCP ports it listens on; it is ready when the first answers.
+    /// TCP ports it listens on; it is ready when something listens on each.
     #[serde(default)]
     pub ports: Vec<u16>,
+    /// What more must hold before it is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// When it is started again.
     #[serde(default)]
     pub restart: Restart,

@@ -157,7 +157,7 @@ pub enum Parked {
 /// Steps that failed one after another, for backing off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// How many in a row, 1 and up.
+    /// How many in a row; 0 when a person asked again since.
     pub count: u32,
     /// When the last one failed.
     pub at: Millis,

@@ -48,6 +48,8 @@ fn is_same(process: &ProcessId) -> bool {
 struct Stat {
     state: char,
     start_ticks: u64,
+    /// The status word kept for the parent; real for a zombie, shown to the privileged.
+    exit_code: i32,
 }
 
 fn read_stat(pid: u32) -> io::Result<Stat> {
@@ -62,7 +64,8 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let start_ticks = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start_ticks })
+    let exit_code = fields.nth(29).and_then(|field| field.parse().ok()).unwrap_or(0);
+    Some(Stat { state, start_ticks, exit_code })
 }
 
 /// How long the process's most starved thread was ready to run without getting a CPU since it
@@ -161,6 +164,52 @@ impl Handle {
         }
     }
 }
+
+/// Asks about a pidfd; the part of the kernel's structure that exists since 6.13.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// "The exit status, too": answered since 6.15, once the process was collected by its parent.
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+nix::ioctl_readwrite!(pidfd_get_info, 0xff, 11, PidfdInfo);
+
+impl Handle {
+    /// How a process ended that is not our child, as the status word its parent gets; the process
+    /// must be gone. `None` when neither `/proc` nor the kernel tells: it was collected before we
+    /// looked, and the kernel is older than 6.15.
+    pub async fn exit_status(&self, process: &ProcessId) -> Option<i32> {
+        // Its new parent collects it within moments, or never.
+        for _ in 0..COLLECTED_WITHIN {
+            let stat = read_stat(process.pid).ok();
+            let zombie = stat.filter(|s| s.state == 'Z' && s.start_ticks == process.start_ticks);
+            if let Some(stat) = zombie {
+                return Some(stat.exit_code);
+            }
+            if let Some(status) = self.kept_status() {
+                return Some(status);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        None
+    }
+
+    fn kept_status(&self) -> Option<i32> {
+        let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+        // SAFETY: the descriptor is open, and `info` is as large as the request's number says.
+        unsafe { pidfd_get_info(self.0.as_raw_fd(), &mut info) }.ok()?;
+        (info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+    }
+}
+
+/// How often it is looked whether a process was collected.
+const COLLECTED_WITHIN: usize = 40;
 
 /// Kills the process and waits until it is gone; one that is gone already is fine.
 ///

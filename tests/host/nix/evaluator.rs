@@ -18,7 +18,7 @@ use tempfile::TempDir;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the flake reads when neither package is built.
-const FLAKE: [&str; 4] = ["flake.nix", "flake.lock", "nixos", "tests/nixos"];
+const FLAKE: [&str; 5] = ["flake.nix", "flake.lock", "images", "nixos", "tests/nixos"];
 
 const CONFIG: &str = "\
 experimental-features = nix-command flakes

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::common::world::told;
 use crate::common::{Outcome, World};
 use crate::setup::{STRANGERS, WORKERS};
 
@@ -73,24 +74,12 @@ pub fn three_generations_keep_everything(world: &World) -> Outcome {
     Outcome::Passed
 }
 
-/// The service, for what no command does yet.
-fn service(world: &World) -> mvm_agent::Service {
-    let dirs = mvm_agent::Dirs {
-        state: world.path("state"),
-        run: world.path("run"),
-        config: world.path("etc"),
-        cache: world.path("state").join("unused"),
-    };
-    mvm_agent::Service::open(dirs, env!("CARGO_BIN_EXE_mvm").into(), "test".into())
-        .expect("a service")
-}
-
 pub fn secrets_changed_in_sleep_are_there_after_it(world: &World) -> Outcome {
     let worker = &world.members(WORKERS)[0];
-    let service = service(world);
-    let record = service.instance(&worker.parse().expect("a path")).expect("a record");
-    let put =
-        |value: &[u8]| service.write_secrets_with(&record, &[("token", value)]).expect("an image");
+    let put = |value: &[u8]| {
+        let output = world.run_with_input(&["tenant", "secrets", "set", "aa", "token"], value);
+        assert!(output.status.success(), "{}", told(&output));
+    };
     world.ok(&["instance", "sleep", worker]);
     put(b"first-secret");
     world.ok(&["instance", "wake", worker]);

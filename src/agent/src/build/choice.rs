@@ -125,7 +125,12 @@ fn unavailable(object: impl std::fmt::Display, target: &Target, reason: &str) ->
 mod tests {
     use super::*;
 
-    fn chosen(asked: BuilderChoice, is_own: bool, profile: &str, nix: bool) -> Result<Chosen, Nobody> {
+    fn chosen(
+        asked: BuilderChoice,
+        is_own: bool,
+        profile: &str,
+        nix: bool,
+    ) -> Result<Chosen, Nobody> {
         let can = || if nix { Ok(()) } else { Err("nix is not installed".to_owned()) };
         choose(asked, is_own, &profile.parse().unwrap(), can)
     }

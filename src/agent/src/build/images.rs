@@ -39,7 +39,8 @@ impl Service {
         cancel: Arc<AtomicBool>,
     ) -> Result<View> {
         if !from.is_absolute() {
-            let text = format!("the path {} is relative: to what is not known here", from.display());
+            let text =
+                format!("the path {} is relative: to what is not known here", from.display());
             return Err(Error::new(Kind::Invalid, "", text).hint("write the whole path"));
         }
         let images = self.images()?;
@@ -82,7 +83,10 @@ fn view(revision: &Revision, needed_by: Vec<String>) -> View {
     let manifest = &revision.manifest;
     let files = manifest.arch.values().next();
     let bytes = |files: &mvm_model::image::ArchFiles| {
-        [&files.kernel, &files.vmlinux, &files.initrd, &files.rootfs].map(|file| file.size).iter().sum()
+        [&files.kernel, &files.vmlinux, &files.initrd, &files.rootfs]
+            .map(|file| file.size)
+            .iter()
+            .sum()
     };
     View {
         digest: revision.digest.clone(),

@@ -58,9 +58,9 @@ impl Service {
     /// When there is none, or its files are gone.
     pub async fn rollback_pool(&self, path: &PoolPath, to: Option<&str>) -> Result<RolledBack> {
         let result = self.rollback_unlogged(path, to).await;
-        let detail = result.as_ref().map_or_else(|_| String::new(), |back| {
-            format!("revision {}", back.to.short())
-        });
+        let detail = result
+            .as_ref()
+            .map_or_else(|_| String::new(), |back| format!("revision {}", back.to.short()));
         self.audit_with(&path.tenant, path, "pool.rollback", &result, &detail).await;
         result
     }

@@ -23,7 +23,8 @@ impl Service {
                 let found = self.images()?.get(digest);
                 let doing = "use the image revision";
                 found.map(drop).about(object, doing).map_err(|error| {
-                    error.hint("'mvm image list' shows those there are; 'mvm image import' adds one")
+                    error
+                        .hint("'mvm image list' shows those there are; 'mvm image import' adds one")
                 })
             }
             ImageSource::Oci { .. } => Err(reserved(object)),
@@ -34,7 +35,8 @@ impl Service {
 fn check_flake(object: impl Display, reference: &FlakeRef) -> Result<()> {
     let bad = |text: String, hint: &str| Err(Error::new(Kind::Invalid, &object, text).hint(hint));
     if reference.is_relative() {
-        let text = format!("the flake reference {reference} is relative: to what is not known here");
+        let text =
+            format!("the flake reference {reference} is relative: to what is not known here");
         return bad(text, "write the whole path");
     }
     match reference.dir() {
@@ -44,7 +46,10 @@ fn check_flake(object: impl Display, reference: &FlakeRef) -> Result<()> {
         }
         Some(dir) if !dir.join("flake.nix").is_file() => {
             let text = format!("{} is no flake: it has no flake.nix", dir.display());
-            bad(text, "go to the directory with the flake.nix, or leave out --flake for mvm's own images")
+            bad(
+                text,
+                "go to the directory with the flake.nix, or leave out --flake for mvm's own images",
+            )
         }
         _ => Ok(()),
     }

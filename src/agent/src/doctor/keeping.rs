@@ -96,7 +96,10 @@ impl Service {
             Err(error) => (Health::Bad, error.to_string()),
         };
         let path = self.dirs.config.join("secret.key");
-        let remedy = format!("restore {} from a backup, owned by root, mode 0400; without it tenants' secrets cannot be read", path.display());
+        let remedy = format!(
+            "restore {} from a backup, owned by root, mode 0400; without it tenants' secrets cannot be read",
+            path.display()
+        );
         Check::new("secret key", health, found).remedy(remedy)
     }
 
@@ -114,10 +117,12 @@ impl Service {
         }
         match first.filter(|first| lock::holder(&path).as_ref() == Some(first)) {
             None => Check::new("locks", Health::Good, "nobody keeps others from changing records"),
-            Some(holder) => {
-                Check::new("locks", Health::Warning, format!("{holder} does not let go of the records"))
-                    .remedy("wait for it; if it hangs, end that process: nothing is lost")
-            }
+            Some(holder) => Check::new(
+                "locks",
+                Health::Warning,
+                format!("{holder} does not let go of the records"),
+            )
+            .remedy("wait for it; if it hangs, end that process: nothing is lost"),
         }
     }
 

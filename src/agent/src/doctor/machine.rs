@@ -91,7 +91,7 @@ fn capability(status: &str) -> Check {
 fn clock(now: SystemTime) -> Check {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let good = since >= BEGINNING;
-    let found = if good { "this century" } else { "is years behind: guests get the same time" };
+    let found = if good { "is set" } else { "is years behind; guests get the same time" };
     Check::new("clock", when(good, Health::Bad), found).remedy("set the time, or start NTP")
 }
 
@@ -102,8 +102,9 @@ fn open_files() -> Check {
         true => "enough may be open".to_owned(),
         false => format!("at most {hard} may be open"),
     };
-    Check::new("open files", when(hard >= FILES, Health::Warning), found)
-        .remedy(format!("raise the limit to {FILES} or more: ulimit -n, or LimitNOFILE= of the unit"))
+    Check::new("open files", when(hard >= FILES, Health::Warning), found).remedy(format!(
+        "raise the limit to {FILES} or more: ulimit -n, or LimitNOFILE= of the unit"
+    ))
 }
 
 /// An area on zram or a file on an encrypted disk cannot be told apart from others here.
@@ -134,7 +135,10 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_never_set_is_found_out() {
-        assert_eq!(clock(SystemTime::UNIX_EPOCH + Duration::from_secs(BEGINNING)).health, Health::Good);
+        assert_eq!(
+            clock(SystemTime::UNIX_EPOCH + Duration::from_secs(BEGINNING)).health,
+            Health::Good
+        );
         assert_eq!(clock(SystemTime::UNIX_EPOCH).health, Health::Bad);
     }
 

@@ -17,12 +17,9 @@ fn production_names_each_missing_thing() {
     let error =
         refuse(&["kvm: /dev/kvm not found".into(), "cgroup v2: lacks cpu".into()]).unwrap_err();
     assert_eq!(error.kind.exit_code(), 4);
-    assert!(
-        error.message.contains("/dev/kvm not found") && error.message.contains("lacks cpu")
-    );
+    assert!(error.message.contains("/dev/kvm not found") && error.message.contains("lacks cpu"));
     assert!(refuse(&[]).is_ok());
 }
-
 
 fn named<'a>(checks: &'a [Check], name: &str) -> &'a Check {
     checks.iter().find(|check| check.name == name).unwrap()
@@ -78,9 +75,9 @@ fn an_exposed_key_a_clock_set_back_and_a_lock_that_stays_are_found() {
 #[tokio::test]
 async fn a_socket_nobody_answers_is_found() {
     let (_dir, service) = service();
-    assert_eq!(service.agent().await.health, Health::Good);
-    drop(crate::socket::listen_in(&service.dirs.run, AGENT_SOCKET).unwrap());
-    assert_eq!(service.agent().await.health, Health::Warning);
-    let _listener = crate::socket::listen_in(&service.dirs.run, AGENT_SOCKET).unwrap();
-    assert_eq!(service.agent().await.found, "running");
+    assert_eq!(service.agent_word().await.health, Health::Good);
+    drop(crate::socket::listen_in(&service.dirs.run, SOCKET).unwrap());
+    assert_eq!(service.agent_word().await.health, Health::Warning);
+    let _listener = crate::socket::listen_in(&service.dirs.run, SOCKET).unwrap();
+    assert_eq!(service.agent_word().await.found, "running");
 }

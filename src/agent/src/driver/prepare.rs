@@ -165,6 +165,10 @@ fn guest_workload(workload: &Workload) -> config::Workload {
         user: workload.user.clone(),
         cwd: None,
         ports: workload.ports.clone(),
+        health: workload
+            .health
+            .as_ref()
+            .map(|health| config::Health { port: health.port, path: health.path.clone() }),
         restart: match workload.restart {
             Restart::Never => config::Restart::Never,
             Restart::OnFailure => config::Restart::OnFailure,

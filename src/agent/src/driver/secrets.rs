@@ -8,13 +8,14 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use mvm_api::secret::Delivery;
 use mvm_host::drive::SmallId;
 use mvm_model::InstancePath;
 use mvm_model::state::State;
 
 use super::Driver;
 use crate::error::{About, Error, Kind, Result};
-use crate::secret::{Delivery, Image};
+use crate::secret::Image;
 use crate::service::Service;
 
 impl Service {

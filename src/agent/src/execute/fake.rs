@@ -63,9 +63,10 @@ impl Fake {
     fn with<T>(&self, path: &InstancePath, act: impl FnOnce(&mut ObservedInstance) -> T) -> T {
         let mut host = self.host();
         let InstanceRef::Id(id) = path.instance else { panic!("steps name ids") };
-        let mut all = host.tenants.iter_mut().flat_map(|tenant| {
-            tenant.pools.iter_mut().flat_map(|pool| pool.instances.iter_mut())
-        });
+        let mut all = host
+            .tenants
+            .iter_mut()
+            .flat_map(|tenant| tenant.pools.iter_mut().flat_map(|pool| pool.instances.iter_mut()));
         act(all.find(|one| one.instance_id == id).expect("the instance exists"))
     }
 
@@ -144,8 +145,8 @@ impl Facilities for Fake {
     async fn change(&self, instance: &InstancePath, verb: Verb, parked: Parked) -> Result<()> {
         let to = self.with(instance, |one| {
             assert_eq!(one.motion, Motion::Still, "{verb} {instance}");
-            let (transition, to) =
-                course(verb, one.status).unwrap_or_else(|| panic!("{verb} of {instance}: {}", one.status));
+            let (transition, to) = course(verb, one.status)
+                .unwrap_or_else(|| panic!("{verb} of {instance}: {}", one.status));
             one.motion = Motion::Moving(transition);
             to
         });

@@ -66,12 +66,11 @@ fn a_pool() -> impl Strategy<Value = PoolWorld> {
     let wanted = select(&[Wanted::Running, Wanted::Warm, Wanted::Sleeping, Wanted::Stopped]);
     let counts = (0u32..4, 0u32..3, 0u32..3);
     let there = (vec(status(), 0..5), vec(status(), 0..3), any::<bool>());
-    (select(roles.to_vec()), counts, vec(wanted, 0..3), prop::option::weighted(0.7, there)).prop_map(
-        |(role, (running, warm, sleeping), named, there)| {
+    (select(roles.to_vec()), counts, vec(wanted, 0..3), prop::option::weighted(0.7, there))
+        .prop_map(|(role, (running, warm, sleeping), named, there)| {
             let counts = DesiredCounts { running, warm, sleeping };
             PoolWorld { role, counts, named, there }
-        },
-    )
+        })
 }
 
 fn a_world() -> impl Strategy<Value = (DesiredState, Observed)> {
@@ -174,7 +173,8 @@ fn assert_converged(desired: &DesiredState, fake: &Fake, name: &mvm_model::Tenan
             let one = seen.instances.iter().find(|one| one.name.as_ref() == Some(&asked.name));
             let status = one.unwrap().status;
             let off = matches!(status, Status::Created | Status::Stopped | Status::Failed);
-            let right = status == asked.desired.status() || (asked.desired == Wanted::Stopped && off);
+            let right =
+                status == asked.desired.status() || (asked.desired == Wanted::Stopped && off);
             assert!(right, "{} is {status}", asked.name);
         }
     }

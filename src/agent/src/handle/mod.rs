@@ -8,7 +8,9 @@ mod agent;
 mod image;
 mod instance;
 mod pool;
+mod secret;
 mod tenant;
+mod update;
 
 pub use instance::printable;
 
@@ -71,11 +73,20 @@ pub async fn request(request: Request, service: &Service, control: &Control) -> 
         Request::TenantList(call) => answer(call, service, control).await,
         Request::TenantInfo(call) => answer(call, service, control).await,
         Request::TenantDestroy(call) => answer(call, service, control).await,
+        Request::TenantUpdate(call) => answer(call, service, control).await,
+        Request::TenantAdopt(call) => answer(call, service, control).await,
+        Request::SecretSet(call) => answer(call, service, control).await,
+        Request::SecretRotate(call) => answer(call, service, control).await,
+        Request::SecretRemove(call) => answer(call, service, control).await,
+        Request::SecretList(call) => answer(call, service, control).await,
         Request::PoolCreate(call) => answer(call, service, control).await,
         Request::PoolList(call) => answer(call, service, control).await,
         Request::PoolInfo(call) => answer(call, service, control).await,
         Request::PoolScale(call) => answer(call, service, control).await,
         Request::PoolDestroy(call) => answer(call, service, control).await,
+        Request::PoolUpdate(call) => answer(call, service, control).await,
+        Request::PoolAdopt(call) => answer(call, service, control).await,
+        Request::PoolExplain(call) => answer(call, service, control).await,
         Request::PoolBuild(call) => answer(call, service, control).await,
         Request::PoolRollback(call) => answer(call, service, control).await,
         Request::PoolGc(call) => answer(call, service, control).await,
@@ -89,11 +100,13 @@ pub async fn request(request: Request, service: &Service, control: &Control) -> 
         Request::InstanceStats(call) => answer(call, service, control).await,
         Request::InstanceChange(call) => answer(call, service, control).await,
         Request::InstanceDestroy(call) => answer(call, service, control).await,
+        Request::InstanceAdopt(call) => answer(call, service, control).await,
         Request::InstanceHostLog(call) => answer(call, service, control).await,
         Request::NetVerify(call) => answer(call, service, control).await,
         Request::AgentStatus(call) => answer(call, service, control).await,
         Request::AgentDesired(call) => answer(call, service, control).await,
         Request::AgentReconcile(call) => answer(call, service, control).await,
+        Request::AgentReconcileTenants(call) => answer(call, service, control).await,
         Request::AgentOperations(call) => answer(call, service, control).await,
     }
 }

@@ -1,6 +1,6 @@
 use std::fs;
 
-use mvm_model::desired::{Wanted, TenantSpec};
+use mvm_model::desired::{TenantSpec, Wanted};
 use mvm_model::record::DesiredCounts;
 
 use super::*;
@@ -105,7 +105,8 @@ async fn a_person_may_keep_a_named_instance_in_a_declared_pool() {
 async fn older_documents_and_those_of_others_are_refused() {
     let (_root, service) = testing::service();
     let numbered = |generation, running| {
-        let mut state = present(&service, |tenant| tenant.pools[0].desired_counts.running = running);
+        let mut state =
+            present(&service, |tenant| tenant.pools[0].desired_counts.running = running);
         state.generation = generation;
         state
     };
@@ -181,6 +182,19 @@ fn what_is_no_document_says_so_and_changes_nothing() {
     assert_eq!(missing.kind.exit_code(), 3);
 }
 
+#[test]
+fn a_flake_is_found_from_the_file_that_names_it() {
+    let text = r#"{"schema_version": 1, "tenants": [{"tenant_id": "acme",
+        "network": {"tenant_net_id": 7, "ipv4_subnet": "10.240.7.0/24"},
+        "pools": [{"pool_id": "workers", "flake_ref": "./images", "profile": "minimal",
+            "instance_resources": {"vcpus": 1, "mem_mib": 128}}]}]}"#;
+    let state = parse(text, "/home/ada/fleet/d.json").unwrap();
+    let image = &state.tenants[0].pools[0].image;
+    assert_eq!(image.to_string(), "/home/ada/fleet/images#minimal");
+    let error = parse(text, "-").unwrap_err();
+    assert_eq!((error.kind, error.object.as_str()), (Kind::Invalid, "acme/workers"));
+}
+
 #[tokio::test]
 async fn a_newer_versions_record_is_left_alone() {
     let (root, service) = testing::service();
@@ -191,7 +205,9 @@ async fn a_newer_versions_record_is_left_alone() {
         tenant.pools.push(second);
     });
     let file = root.path().join("MVM_STATE_DIR/tenants/acme/pools/workers/pool.json");
-    let newer = fs::read_to_string(&file).unwrap().replace("\"schema_version\": 1", "\"schema_version\": 9");
+    let newer = fs::read_to_string(&file)
+        .unwrap()
+        .replace("\"schema_version\": 1", "\"schema_version\": 9");
     fs::write(&file, &newer).unwrap();
     let applied = apply(&service, &state).await;
     assert_eq!(applied.changes, ["add pool acme/more"]);
@@ -240,13 +256,17 @@ fn concurrent_changes_serialise() {
                                 service.create_instance(path, Some(name)).await.unwrap();
                             }
                             2 => {
-                                let update = PoolUpdate { vcpus: Some(1 + turn % 2), ..PoolUpdate::default() };
+                                let update = PoolUpdate {
+                                    vcpus: Some(1 + turn % 2),
+                                    ..PoolUpdate::default()
+                                };
                                 service.update_pool(path, update).await.unwrap();
                             }
                             _ => {
                                 // Whatever it finds, it applies that as a whole.
                                 let state = service.desired().unwrap();
-                                let applied = service.apply_desired(&state, Source::File, Repeat::Always);
+                                let applied =
+                                    service.apply_desired(&state, Source::File, Repeat::Always);
                                 applied.await.unwrap();
                             }
                         }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use mvm_api::secret::{Delivered, Delivery};
 use mvm_model::{InstancePath, TenantName};
-use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::error::Kind;
@@ -13,35 +13,6 @@ use crate::service::Service;
 const AT_ONCE: usize = 8;
 /// How long a delivery waits for somebody else's transition of an instance.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// When an instance has the secrets as they are now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "when", rename_all = "snake_case")]
-pub enum Delivery {
-    /// It has them.
-    Now,
-    /// When it resumes: its guest is paused.
-    AtResume,
-    /// At its wake; they are ready.
-    AtWake,
-    /// At its next start.
-    AtStart,
-    /// It goes on with the old ones, or with none, for this reason.
-    NotYet {
-        /// Why.
-        why: String,
-    },
-}
-
-/// An instance and when it has the secrets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Delivered {
-    /// `<tenant>/<pool>/<id>`.
-    pub instance: InstancePath,
-    /// When.
-    #[serde(flatten)]
-    pub delivery: Delivery,
-}
 
 impl Service {
     /// Brings a tenant's secrets to all its instances, as far as they can take them now. Also

@@ -150,6 +150,7 @@ mod tests {
             env: Default::default(),
             user: user.map(Into::into),
             ports: Vec::new(),
+            health: None,
             restart: Restart::Never,
         };
         assert_eq!(owner(None), (0, 0));

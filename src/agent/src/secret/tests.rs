@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use mvm_api::secret::{Delivered, Delivery};
 use mvm_model::secret::{MAX_VALUE, SecretValue};
 use mvm_model::state::State;
 
@@ -14,12 +15,12 @@ fn acme() -> TenantName {
     "acme".parse().unwrap()
 }
 
-fn one(name: &str, value: &[u8]) -> SetSecrets {
+fn one(name: &str, value: &[u8]) -> Set {
     let secrets = [(name.parse().unwrap(), SecretValue::new(value.to_vec()))].into();
-    SetSecrets { tenant: acme(), secrets }
+    Set { tenant: acme(), secrets }
 }
 
-fn names(view: &SecretsView) -> Vec<&str> {
+fn names(view: &Listed) -> Vec<&str> {
     view.secrets.iter().map(|secret| secret.name.as_str()).collect()
 }
 
@@ -139,7 +140,7 @@ async fn another_tenants_envelope_keeps_a_lost_key_from_being_replaced() {
     other.tenant_id = "beta".parse().unwrap();
     service.records.put_tenant(&other).unwrap();
     fs::remove_file(key(&service)).unwrap();
-    let set = SetSecrets { tenant: "beta".parse().unwrap(), ..one("B", b"y") };
+    let set = Set { tenant: "beta".parse().unwrap(), ..one("B", b"y") };
     assert_eq!(service.set_secrets(set.clone()).await.unwrap_err().kind, Kind::Unavailable);
     // Given up by a person, the old envelope is in nobody's way.
     let removed = service.remove_secrets(&acme(), Doomed::All).await;
@@ -215,9 +216,9 @@ async fn a_pool_with_scopes_gets_another_image() {
 #[test]
 fn a_request_for_others_is_refused_with_unknown_fields() {
     let text = r#"{"tenant":"acme","secrets":{"A":"78"},"more":1}"#;
-    assert!(serde_json::from_str::<SetSecrets>(text).is_err());
+    assert!(serde_json::from_str::<Set>(text).is_err());
     let text = r#"{"tenant":"acme","secrets":{"A":"78"}}"#;
-    assert_eq!(serde_json::from_str::<SetSecrets>(text).unwrap(), one("A", b"x"));
+    assert_eq!(serde_json::from_str::<Set>(text).unwrap(), one("A", b"x"));
 }
 
 #[test]

@@ -33,10 +33,7 @@ type Answer = Response<Channel<Bytes, Infallible>>;
 
 /// Serves a connection to its end.
 pub async fn serve(daemon: Arc<Daemon>, stream: UnixStream) {
-    let Some(peer) = peer::admitted(&stream) else {
-        tracing::warn!("somebody who may not ask was turned away");
-        return;
-    };
+    let peer = peer::admitted(&stream);
     let service = service_fn(|request| answer(daemon.clone(), peer.clone(), request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -51,9 +48,10 @@ pub async fn serve(daemon: Arc<Daemon>, stream: UnixStream) {
 
 async fn answer(
     daemon: Arc<Daemon>,
-    peer: Peer,
+    peer: Option<Peer>,
     mut request: HttpRequest<Incoming>,
 ) -> Result<Answer, Infallible> {
+    let Some(peer) = peer else { return Ok(one(&Event::Failed(not_admitted().failure()))) };
     let path = request.uri().path().to_owned();
     let upgrade = hyper::upgrade::on(&mut request);
     let routed = match read(request).await {
@@ -93,6 +91,11 @@ async fn route(
         }
         _ => call(daemon, peer, Request::decode(name, body).map_err(not_a_call)?).await,
     }
+}
+
+fn not_admitted() -> Error {
+    Error::new(Kind::Refused, "", "you may not ask this host's agent")
+        .hint("run it as root, or become a member of the group mvm and log in again")
 }
 
 fn unknown(path: &str) -> Error {

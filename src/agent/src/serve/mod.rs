@@ -89,6 +89,9 @@ pub async fn serve(
     });
     let looping = tokio::spawn(rounds::run(daemon.clone()));
     let watchdog = tokio::spawn(keep_watchdog());
+    // The host's boot took what was ready for wakes.
+    let service = daemon.service.clone();
+    let refreshing = tokio::spawn(async move { drop(service.refresh_secrets().await) });
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
     tracing::info!(socket = %socket::path(&daemon.service.dirs.run).display(), "agent ready");
     accept(&daemon, listener, stop).await;
@@ -103,6 +106,7 @@ pub async fn serve(
         tracing::warn!("some operations did not end in time; the next command settles them");
     }
     watchdog.abort();
+    refreshing.abort();
     socket::remove(&daemon.service.dirs.run);
     Ok(())
 }

@@ -31,7 +31,7 @@ async fn doctor(context: Context) -> Result<ExitCode> {
         Form::People => {
             checks.iter().try_for_each(print)?;
             for verdict in &verdicts {
-                output::line(&format!("      vmm           {verdict}"))?;
+                output::line(&format!("      vmm             {verdict}"))?;
             }
         }
     }
@@ -45,9 +45,9 @@ fn print(check: &Check) -> Result<()> {
         Health::Warning => "warn",
         Health::Bad => "FAIL",
     };
-    output::line(&format!("{mark:5} {:13} {}", check.name, check.found))?;
+    output::line(&format!("{mark:5} {:15} {}", check.name, check.found))?;
     if let Some(remedy) = &check.remedy {
-        output::line(&format!("{:20}hint: {remedy}", ""))?;
+        output::line(&format!("{:22}hint: {remedy}", ""))?;
     }
     Ok(())
 }

@@ -112,7 +112,11 @@ async fn list(session: Session) -> Result<ExitCode> {
         ]
     });
     let header = ["revision", "profile", "role", "builder", "kernel", "size", "used by"];
-    output::table(&header, rows.collect(), "no images; 'mvm image build minimal/worker' makes one")?;
+    output::table(
+        &header,
+        rows.collect(),
+        "no images; 'mvm image build minimal/worker' makes one",
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

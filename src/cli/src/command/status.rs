@@ -46,7 +46,9 @@ fn print(overview: &Overview) -> Result<()> {
         ),
         ("Node", overview.node_id.clone()),
     ];
-    pairs.extend(overview.vmm_programs.iter().map(|(name, state)| (name.as_str(), state.clone())));
+    pairs.extend(
+        overview.vmm_programs.iter().map(|program| (program.name.as_str(), program.state.clone())),
+    );
     if overview.vmms.is_empty() {
         pairs.push((
             "Accelerator",

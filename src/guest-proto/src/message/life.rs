@@ -84,7 +84,7 @@ pub struct WorkloadStatus {
     /// Its process.
     #[serde(default)]
     pub pid: Option<u32>,
-    /// It runs and something listens on each of its ports.
+    /// It runs, something listens on each of its ports, and it says it is well if it can be asked.
     #[serde(default)]
     pub ready: bool,
     /// How often it was started again.

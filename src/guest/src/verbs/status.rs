@@ -1,11 +1,17 @@
 //! How the guest is.
 
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mvm_guest_proto::config::Health;
 use mvm_guest_proto::message::{Memory, Status, WorkloadStatus};
 
 use crate::guest::Guest;
+
+/// How long connecting to a workload, and its answer, may each take.
+const HEALTH_LIMIT: Duration = Duration::from_millis(1000);
 
 /// Everything there is to say.
 pub(super) fn status(guest: &Guest) -> Status {
@@ -56,12 +62,35 @@ fn memory(meminfo: &str) -> Memory {
 
 fn workload(guest: &Guest) -> WorkloadStatus {
     let mut status = guest.workload.status();
-    let ports = guest.life().config.as_ref().and_then(|config| config.workload.clone());
-    let ports = ports.map(|workload| workload.ports).unwrap_or_default();
+    let wanted = guest.life().config.as_ref().and_then(|config| config.workload.clone());
+    let Some(wanted) = wanted else { return status };
     let tables = [read("/proc/net/tcp"), read("/proc/net/tcp6")];
+    let listens = |port: &u16| tables.iter().any(|table| is_listening(table, *port));
     status.ready = status.pid.is_some()
-        && ports.iter().all(|port| tables.iter().any(|table| is_listening(table, *port)));
+        && wanted.ports.iter().all(listens)
+        && wanted.health.as_ref().is_none_or(is_well);
     status
+}
+
+/// Whether the workload answers the request for its health in time.
+fn is_well(health: &Health) -> bool {
+    ask(health).is_ok_and(|answer| is_good(&answer))
+}
+
+/// The first bytes of the answer.
+fn ask(health: &Health) -> io::Result<[u8; 12]> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, health.port));
+    let mut stream = TcpStream::connect_timeout(&address, HEALTH_LIMIT)?;
+    stream.set_read_timeout(Some(HEALTH_LIMIT))?;
+    stream.set_write_timeout(Some(HEALTH_LIMIT))?;
+    write!(stream, "GET {} HTTP/1.0\r\nHost: localhost\r\n\r\n", health.path)?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).map(|()| answer)
+}
+
+/// `HTTP/1.1 2…` or `3…`.
+fn is_good(answer: &[u8; 12]) -> bool {
+    answer.starts_with(b"HTTP/1.") && answer[8] == b' ' && matches!(answer[9], b'2' | b'3')
 }
 
 /// Whether `/proc/net/tcp` shows a listener on `port`.
@@ -85,6 +114,28 @@ mod tests {
         assert!(is_listening(table, 8080));
         assert!(!is_listening(table, 22));
         assert!(!is_listening(table, 80));
+    }
+
+    #[test]
+    fn health_is_what_the_workload_answers() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let health = Health { port: listener.local_addr().unwrap().port(), path: "/health".into() };
+        for (answer, good) in [("HTTP/1.0 204 No", true), ("HTTP/1.1 500 In", false), ("hm", false)]
+        {
+            let well = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    let mut asked = [0; 64];
+                    let count = stream.read(&mut asked).unwrap();
+                    assert!(asked[..count].starts_with(b"GET /health HTTP/1.0\r\n"));
+                    stream.write_all(answer.as_bytes()).unwrap();
+                });
+                is_well(&health)
+            });
+            assert_eq!(well, good, "{answer}");
+        }
+        drop(listener);
+        assert!(!is_well(&health));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::error::ImageError;
 use super::profile;
 use super::tree::Tree;
-use super::workload::{GATEWAY_PROGRAM, gateway_source};
+use super::workload::program;
 use crate::packages::process::{Interrupt, Job, command, run};
 
 /// Directories of the root, most of them places where the guest mounts something.
@@ -108,8 +108,8 @@ fn base(tree: &Tree, content: &Content<'_>) -> Result<(), ImageError> {
     }
     let about = json!({ "profile": content.profile, "role": content.role });
     tree.file("etc/mvm/image.json", 0o644, format!("{about}\n").as_bytes())?;
-    if *content.role == Role::Gateway {
-        tree.file(GATEWAY_PROGRAM, 0o755, gateway_source(content.profile).as_bytes())?;
+    if let Some(program) = program(content.profile, content.role) {
+        tree.file(program.path, 0o755, program.source.as_bytes())?;
     }
     if content.profile == Profile::OpenClaw {
         tree.link("usr/bin/openclaw", "../lib/node_modules/openclaw/openclaw.mjs")?;

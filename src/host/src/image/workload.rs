@@ -2,53 +2,67 @@
 
 use std::collections::BTreeMap;
 
-use mvm_model::image::{Profile, Restart, Role, Workload};
+use mvm_model::image::{Health, Profile, Restart, Role, Workload};
 
-/// Where the gateway's program is in the image.
-pub(super) const GATEWAY_PROGRAM: &str = "usr/libexec/mvm/gateway";
-
-/// What a gateway of one profile is.
-struct Gateway {
-    source: &'static str,
+/// A program of ours that an image runs.
+#[derive(Clone, Copy)]
+pub(super) struct Program {
+    /// Where it is in the image.
+    pub(super) path: &'static str,
+    /// Its text.
+    pub(super) source: &'static str,
     port: u16,
     user: Option<&'static str>,
+    /// What is asked for to see whether it is well.
+    health: Option<&'static str>,
 }
 
 /// A page that names the gateway.
-const PAGE: Gateway =
-    Gateway { source: include_str!("base/gateway.sh"), port: 8080, user: Some("65534:65534") };
+const PAGE: Program = Program {
+    path: "usr/libexec/mvm/gateway",
+    source: include_str!("base/gateway.sh"),
+    port: 8080,
+    user: Some("65534:65534"),
+    health: None,
+};
+/// A page that says hello.
+const HELLO: Program = Program {
+    path: "usr/libexec/mvm/hello",
+    source: include_str!("../../../../images/guest/profiles/hello/hello.sh"),
+    port: 8080,
+    user: Some("1000:1000"),
+    health: Some("/health"),
+};
 /// Its script starts as root and drops it (checked by a test); see there.
-const OPENCLAW: Gateway = Gateway {
+const OPENCLAW: Program = Program {
+    path: "usr/libexec/mvm/gateway",
     source: include_str!("../../../../images/guest/profiles/openclaw/gateway.sh"),
     port: 18789,
     user: None,
+    health: None,
 };
 
-fn gateway(profile: Profile) -> Gateway {
-    match profile {
-        Profile::Minimal | Profile::Hello | Profile::Node => PAGE,
-        Profile::OpenClaw => OPENCLAW,
+/// What an image of `profile` runs in `role`. Elsewhere workers wait for what they are told to do.
+pub(super) fn program(profile: Profile, role: &Role) -> Option<Program> {
+    match (profile, role) {
+        (Profile::Hello, Role::Gateway | Role::Worker | Role::Capability(_)) => Some(HELLO),
+        (Profile::OpenClaw, Role::Gateway) => Some(OPENCLAW),
+        (Profile::Minimal | Profile::Node, Role::Gateway) => Some(PAGE),
+        (_, Role::Builder | Role::Worker | Role::Capability(_)) => None,
     }
 }
 
-/// The source of [`GATEWAY_PROGRAM`].
-pub(super) fn gateway_source(profile: Profile) -> &'static str {
-    gateway(profile).source
-}
-
-/// The workload of `role`. Workers wait for what they are told to do.
+/// The workload of `role`.
 pub(super) fn workload(profile: Profile, role: &Role) -> Option<Workload> {
-    let Gateway { port, user, .. } = gateway(profile);
-    match role {
-        Role::Gateway => Some(Workload {
-            argv: vec![format!("/{GATEWAY_PROGRAM}")],
-            env: BTreeMap::new(),
-            user: user.map(Into::into),
-            ports: vec![port],
-            restart: Restart::Always,
-        }),
-        Role::Builder | Role::Worker | Role::Capability(_) => None,
-    }
+    let Program { path, port, user, health, .. } = program(profile, role)?;
+    Some(Workload {
+        argv: vec![format!("/{path}")],
+        env: BTreeMap::new(),
+        user: user.map(Into::into),
+        ports: vec![port],
+        health: health.map(|path| Health { port, path: path.into() }),
+        restart: Restart::Always,
+    })
 }
 
 #[cfg(test)]
@@ -56,7 +70,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_gateway_serves_by_itself() {
+    fn a_hello_worker_serves_where_its_script_says() {
+        let worker = workload(Profile::Hello, &Role::Worker).unwrap();
+        assert!(HELLO.source.contains(&format!("\nport={}\n", worker.ports[0])));
+        let health = worker.health.unwrap();
+        assert!(HELLO.source.contains(&format!("\"$root{}\"", health.path)));
+        assert_eq!(workload(Profile::Hello, &Role::Builder), None);
+    }
+
+    #[test]
+    fn elsewhere_only_a_gateway_serves_by_itself() {
         let gateway = workload(Profile::Minimal, &Role::Gateway).unwrap();
         assert_eq!((gateway.ports.as_slice(), gateway.restart), (&[8080][..], Restart::Always));
         for role in [Role::Worker, Role::Builder, Role::Capability("pg16".into())] {
@@ -68,7 +91,7 @@ mod tests {
     #[test]
     fn openclaw_listens_where_its_script_says_and_not_as_root() {
         let gateway = workload(Profile::OpenClaw, &Role::Gateway).unwrap();
-        let source = gateway_source(Profile::OpenClaw);
+        let source = OPENCLAW.source;
         assert!(source.contains(&format!("\nport={}\n", gateway.ports[0])));
         let last = source.lines().rev().take(2).collect::<String>();
         assert!(last.contains("exec su -s /bin/sh user") && last.contains("--nnp"), "{last}");

@@ -101,11 +101,11 @@ impl Links {
 
     /// Creates a bridge, down and without alias. The MAC marks it as ours from its first moment.
     pub(super) async fn add_bridge(&self, name: &str, mac: Mac) -> Result<(), NetError> {
-        // `new` means up; a bridge comes up when it has its alias and its rules.
+        // `new` means up; a bridge comes up when it has its alias and its rules. Its MTU is given
+        // with the alias: only a *change* of it lasts, one it begins with goes with the last port.
         let bridge = LinkBridge::new(name)
             .down()
             .address(mac.0.to_vec())
-            .mtu(MTU)
             .stp_state(BridgeStpState::Disabled)
             .forward_delay(0)
             // Flooding within a tenant is allowed; a snooping bridge would keep state for guests.

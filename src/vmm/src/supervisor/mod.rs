@@ -11,7 +11,8 @@
 //!
 //! The VM does not depend on its supervisor: nothing signals it when the supervisor dies, its
 //! pipes then have no reader and writes to them fail without waiting, and its locks and sockets
-//! are its own descriptors. What is lost is the exit record and what the VM says from then on.
+//! are its own descriptors. What is lost is what the VM says until the next supervisor takes
+//! over ([`take_over`]): pipes have names, sockets listen, and the end is seen by pidfd.
 
 mod drain;
 mod error;
@@ -19,6 +20,8 @@ mod open;
 mod record;
 mod report;
 pub mod ring;
+mod takeover;
+mod watched;
 
 use std::ffi::OsString;
 use std::io;
@@ -31,17 +34,19 @@ use std::time::Duration;
 use command_fds::CommandFdExt;
 use mvm_model::vm::{Accel, ProcessId, Vmm, VmmKind};
 use serde::{Deserialize, Serialize};
-use tokio::process::Child;
 
 pub use error::StartError;
 pub(crate) use error::last_words;
 pub use record::{CONSOLE_LOG, ExitKind, ExitRecord, RunningRecord, VMM_LOG};
 pub use report::{Failure, Report};
+pub use takeover::{TakeOverError, take_over};
 
 use crate::confine::{Bind, Confinement, Device};
 use crate::qemu::{self, Fds, INITRD, KERNEL, QemuBinary};
 use crate::spec::{StartMode, VmSpec};
 use drain::Drain;
+use record::VMM_FIFO;
+use watched::Watched;
 
 /// How long a VMM may take until its monitor answers; milliseconds on an idle host.
 const READY: Duration = Duration::from_secs(15);
@@ -85,10 +90,10 @@ impl Trampoline {
 #[derive(Debug)]
 pub struct Supervised {
     process: ProcessId,
-    child: Child,
+    vmm: Watched,
     when_dropped: WhenDropped,
-    console: Drain,
-    log: Drain,
+    console: Option<Drain>,
+    log: Option<Drain>,
     run_dir: PathBuf,
 }
 
@@ -104,8 +109,7 @@ pub enum WhenDropped {
 impl Drop for Supervised {
     fn drop(&mut self) {
         if self.when_dropped == WhenDropped::Kill {
-            // An error means it has ended.
-            let _ = self.child.start_kill();
+            self.vmm.start_kill();
         }
     }
 }
@@ -165,7 +169,7 @@ fn spawn(
 ) -> Result<Supervised, StartError> {
     let spec = &launch.spec;
     let opened = open::open(spec, tap)?;
-    let (log, log_end) = open::pipe()?;
+    let (log, log_end) = open::fifo(&spec.run_dir, VMM_FIFO)?;
     let log_twin = log_end.try_clone().map_err(StartError::Pipe)?;
     let confinement = serde_json::to_string(&confinement(launch))
         .map_err(|error| StartError::Pipe(error.into()))?;
@@ -191,10 +195,10 @@ fn spawn(
         .map_err(failed)?;
     Ok(Supervised {
         process,
-        child,
+        vmm: Watched::Child(child),
         when_dropped: WhenDropped::Kill,
-        console: drain(spec, CONSOLE_LOG, opened.console)?,
-        log: drain(spec, VMM_LOG, log)?,
+        console: Some(drain(spec, CONSOLE_LOG, opened.console)?),
+        log: Some(drain(spec, VMM_LOG, log)?),
         run_dir: spec.run_dir.clone(),
     })
 }
@@ -260,8 +264,8 @@ impl Supervised {
         let ready = qemu::Qmp::connect(&self.run_dir, qemu::QMP_SOCKET, READY);
         tokio::select! {
             biased;
-            ended = self.child.wait() => {
-                let how = ended.map(ExitKind::from).unwrap_or(ExitKind::Signal(0));
+            ended = self.vmm.wait() => {
+                let how = ended.unwrap_or(ExitKind::Unseen);
                 Err(StartError::Ended { how, last_log: self.settled_log().await })
             }
             answer = ready => match answer {
@@ -273,11 +277,9 @@ impl Supervised {
 
     /// The connection broke or stayed silent: the VMM is ending, or hangs and is killed.
     async fn explain_silence(&mut self) -> StartError {
-        let ending = tokio::time::timeout(Duration::from_secs(1), self.child.wait()).await;
+        let ending = tokio::time::timeout(Duration::from_secs(1), self.vmm.wait()).await;
         match ending {
-            Ok(Ok(status)) => {
-                StartError::Ended { how: status.into(), last_log: self.settled_log().await }
-            }
+            Ok(Ok(how)) => StartError::Ended { how, last_log: self.settled_log().await },
             _ => {
                 self.kill().await;
                 StartError::Silent { last_log: self.settled_log().await }
@@ -286,12 +288,13 @@ impl Supervised {
     }
 
     async fn kill(&mut self) {
-        // Our own child, not collected yet: the pid is certainly it. An error means it is gone.
-        let _ = self.child.kill().await;
+        self.vmm.start_kill();
+        // An error means that it is gone.
+        let _ = self.vmm.wait().await;
     }
 
     async fn settled_log(&self) -> Vec<String> {
-        self.log.settle().await;
+        settle(&self.log).await;
         self.last_lines(VMM_LOG)
     }
 
@@ -305,19 +308,25 @@ impl Supervised {
     /// # Errors
     /// What waiting or writing the record said.
     pub async fn wait(mut self) -> io::Result<ExitRecord> {
-        let status = self.child.wait().await?;
+        let how = self.vmm.wait().await?;
         let at = record::now_ms();
-        self.console.settle().await;
-        self.log.settle().await;
+        settle(&self.console).await;
+        settle(&self.log).await;
         let exit = ExitRecord {
             process: self.process.clone(),
-            how: status.into(),
+            how,
             at,
-            console_dropped: self.console.dropped(),
+            console_dropped: self.console.as_ref().map_or(0, Drain::dropped),
             last_log: self.last_lines(VMM_LOG),
             last_console: self.last_lines(CONSOLE_LOG),
         };
         exit.store(&self.run_dir)?;
         Ok(exit)
+    }
+}
+
+async fn settle(drain: &Option<Drain>) {
+    if let Some(drain) = drain {
+        drain.settle().await;
     }
 }

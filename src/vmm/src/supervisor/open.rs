@@ -8,9 +8,11 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use command_fds::FdMapping;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag};
+use nix::sys::stat::Mode;
 
 use super::StartError;
+use super::record::CONSOLE_FIFO;
 use crate::files;
 use crate::qemu::{AGENT_SOCKET, Fds, QMP_SOCKET};
 use crate::spec::{Access, Drive, VmSpec};
@@ -43,15 +45,34 @@ pub(super) fn open(spec: &VmSpec, tap: Option<OwnedFd>) -> Result<Opened, StartE
     }
     inherit(listen(&spec.run_dir, QMP_SOCKET)?, Fds::QMP);
     inherit(listen(&spec.run_dir, AGENT_SOCKET)?, Fds::AGENT);
-    let (console, console_end) = pipe()?;
+    let (console, console_end) = fifo(&spec.run_dir, CONSOLE_FIFO)?;
     inherit(console_end, Fds::CONSOLE);
     Ok(Opened { mappings, console })
 }
 
-/// A pipe as two descriptors: reading, writing.
-pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
-    let (read, write) = io::pipe().map_err(StartError::Pipe)?;
-    Ok((read.into(), write.into()))
+/// A pipe with a name as two descriptors: reading, writing. By its name the next supervisor of a
+/// living VMM finds it; while there is none, the VMM's writes fail at once.
+pub(super) fn fifo(run_dir: &Path, name: &str) -> Result<(OwnedFd, OwnedFd), StartError> {
+    let path = run_dir.join(name);
+    let make = || {
+        nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        let reader = read_fifo(&path)?;
+        let writer = OpenOptions::new().write(true).open(&path)?;
+        Ok((reader, writer.into()))
+    };
+    make().map_err(StartError::Pipe)
+}
+
+/// The reading end of a fifo, also when nobody writes to it yet.
+pub(super) fn read_fifo(path: &Path) -> io::Result<OwnedFd> {
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits();
+    let reader = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !reader.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::other("it is no fifo"));
+    }
+    // Only opening must not wait; its reader has a thread of its own.
+    nix::fcntl::fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(reader.into())
 }
 
 /// The VMM opens these two itself, as its own uid.

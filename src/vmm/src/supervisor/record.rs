@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 pub const CONSOLE_LOG: &str = "console.log";
 /// Name of the VMM's own log (stdout and stderr) in the run directory.
 pub const VMM_LOG: &str = "vmm.log";
+/// Name of the fifo the serial console is written to.
+pub(super) const CONSOLE_FIFO: &str = "console.fifo";
+/// Name of the fifo the VMM's stdout and stderr are.
+pub(super) const VMM_FIFO: &str = "vmm.fifo";
 const RUNNING: &str = "vmm.json";
 const EXIT: &str = "exit.json";
 /// Neither document is longer.
@@ -45,6 +49,8 @@ pub enum ExitKind {
     Code(i32),
     /// By a signal.
     Signal(i32),
+    /// Nobody saw it: whoever started it was gone by then, and the kernel did not keep it.
+    Unseen,
 }
 
 /// The record of an ended VMM process.
@@ -96,7 +102,8 @@ impl RunningRecord {
 
 /// Removes what an earlier VMM left, but its logs.
 pub(super) fn forget(run_dir: &Path) -> io::Result<()> {
-    for name in [RUNNING, EXIT, crate::qemu::QMP_SOCKET, crate::qemu::AGENT_SOCKET] {
+    let sockets = [crate::qemu::QMP_SOCKET, crate::qemu::AGENT_SOCKET];
+    for name in [RUNNING, EXIT, CONSOLE_FIFO, VMM_FIFO].into_iter().chain(sockets) {
         crate::files::remove_if_there(&run_dir.join(name))?;
     }
     Ok(())
@@ -125,6 +132,13 @@ impl From<ExitStatus> for ExitKind {
     }
 }
 
+impl ExitKind {
+    /// From the status word the kernel keeps for a process's parent.
+    pub(super) fn from_wait_status(status: i32) -> Self {
+        ExitStatus::from_raw(status).into()
+    }
+}
+
 impl std::fmt::Display for ExitKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -133,6 +147,7 @@ impl std::fmt::Display for ExitKind {
                 Ok(signal) => write!(f, "{signal}"),
                 Err(_) => write!(f, "signal {number}"),
             },
+            Self::Unseen => f.write_str("how is not known"),
         }
     }
 }

@@ -27,6 +27,13 @@ impl Ring {
         Ok(Self { path, file, used: 0, segment })
     }
 
+    /// Goes on where somebody else stopped; begins when nobody did.
+    pub(crate) fn resume(path: PathBuf, segment: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        let used = file.metadata()?.len();
+        Ok(Self { path, file, used, segment })
+    }
+
     /// Appends, starting a new segment when this one is full.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -110,6 +117,19 @@ mod tests {
             let tail = read(&path, 10).unwrap();
             prop_assert!(tail.len() <= 10 && kept.ends_with(&tail));
         }
+    }
+
+    #[test]
+    fn another_writer_goes_on_in_the_same_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        Ring::create(path.clone(), 8).unwrap().write(b"first ").unwrap();
+        Ring::resume(path.clone(), 8).unwrap().write(b"second").unwrap();
+        assert_eq!(read(&path, 100).unwrap(), b"first second");
+        assert_eq!(std::fs::read(&path).unwrap(), b"cond");
+        let fresh = dir.path().join("vmm.log");
+        Ring::resume(fresh.clone(), 8).unwrap().write(b"x").unwrap();
+        assert_eq!(read(&fresh, 100).unwrap(), b"x");
     }
 
     #[test]

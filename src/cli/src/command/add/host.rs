@@ -73,7 +73,9 @@ fn print(host: &Onboarded, verdicts: &[Verdict]) -> Result<()> {
     let access = match host.group {
         Access::GroupMade => format!("root and the group {GROUP}, which was made now"),
         Access::GroupThere => format!("root and the group {GROUP}"),
-        Access::RootOnly => format!("root only (the directories are your own, so no group {GROUP} was made)"),
+        Access::RootOnly => {
+            format!("root only (the directories are your own, so no group {GROUP} was made)")
+        }
     };
     let mut pairs = vec![("Node", host.node_id.clone())];
     pairs.extend(verdicts.iter().map(|verdict| ("Accelerator", verdict.to_string())));

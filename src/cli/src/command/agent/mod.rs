@@ -2,7 +2,7 @@
 
 mod desired;
 mod operations;
-mod reconcile;
+pub mod reconcile;
 mod serve;
 mod status;
 

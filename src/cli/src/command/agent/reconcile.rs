@@ -44,7 +44,7 @@ async fn reconcile(session: Session, args: Args) -> Result<ExitCode> {
     let document = args.desired.as_deref().map(read).transpose()?;
     let call = Reconcile {
         document,
-        name: args.desired.as_ref().map_or_else(String::new, |file| file.display().to_string()),
+        name: args.desired.as_deref().map(name).unwrap_or_default(),
         prune: args.prune,
         delete_data: args.delete_data,
         timeout_seconds: args.timeout,
@@ -58,6 +58,14 @@ async fn reconcile(session: Session, args: Args) -> Result<ExitCode> {
         show(&report)?;
     }
     report.verdict().map(|()| ExitCode::SUCCESS)
+}
+
+/// The document's name in errors; its directory is where relative flakes in it are found.
+fn name(file: &Path) -> String {
+    match std::path::absolute(file) {
+        Ok(path) if file != Path::new("-") => path.display().to_string(),
+        _ => file.display().to_string(),
+    }
 }
 
 /// What is not there is said before anything is asked for.
@@ -80,7 +88,11 @@ fn read(file: &Path) -> Result<String> {
     })
 }
 
-fn show(report: &Report) -> Result<()> {
+/// Shows what a reconcile did and left.
+///
+/// # Errors
+/// When stdout is gone.
+pub fn show(report: &Report) -> Result<()> {
     for change in &report.applied {
         output::line(&format!("changed: {change}"))?;
     }

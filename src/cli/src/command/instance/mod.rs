@@ -1,5 +1,6 @@
 //! `mvm instance …`
 
+mod adopt;
 mod change;
 mod cp;
 mod create;
@@ -43,6 +44,8 @@ pub enum Command {
     Logs(logs::Args),
     /// Show an instance's status, addresses and counters
     Stats(stats::Args),
+    /// Take a named instance over from its owner, or hand it over
+    Adopt(adopt::Args),
     /// Destroy an instance with its data
     Destroy(destroy::Args),
 }
@@ -62,6 +65,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Cp(args) => cp::run(args),
         Command::Logs(args) => logs::run(args),
         Command::Stats(args) => stats::run(args),
+        Command::Adopt(args) => adopt::run(args),
         Command::Destroy(args) => destroy::run(args),
     }
 }

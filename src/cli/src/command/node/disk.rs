@@ -71,8 +71,6 @@ fn tenant_rows(tenant: &TenantDisk) -> Vec<Vec<String>> {
     // The first line tells that the tenant is there at all.
     let shown = shown.filter(|(index, (_, bytes, _))| *index == 0 || *bytes > 0);
     shown
-        .map(|(_, (what, bytes, note))| {
-            vec![format!("{name}: {what}"), output::bytes(bytes), note]
-        })
+        .map(|(_, (what, bytes, note))| vec![format!("{name}: {what}"), output::bytes(bytes), note])
         .collect()
 }

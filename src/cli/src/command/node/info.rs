@@ -44,7 +44,9 @@ fn print(info: &NodeInfo) -> Result<()> {
         ("CPU", facts.cpu_class.clone()),
         ("Kernel", format!("Linux {}", facts.kernel)),
     ];
-    pairs.extend(info.vmm_programs.iter().map(|(name, state)| (name.as_str(), state.clone())));
+    pairs.extend(
+        info.vmm_programs.iter().map(|program| (program.name.as_str(), program.state.clone())),
+    );
     pairs.extend(info.vmms.iter().map(|verdict| ("Accelerator", verdict.to_string())));
     if info.vmms.is_empty() {
         let none = "nothing proven since this boot; 'mvm bootstrap' proves it";

@@ -39,7 +39,13 @@ async fn stats(context: Context) -> Result<ExitCode> {
 fn print(stats: &NodeStats) -> Result<()> {
     let (memory, given, [one, five, fifteen]) = (stats.memory, stats.given, stats.load);
     let mut pairs = vec![
-        ("CPU", format!("{:.1} % of {} CPUs, {} given to guests", stats.cpu_percent, stats.cpus, given.vcpus)),
+        (
+            "CPU",
+            format!(
+                "{:.1} % of {} CPUs, {} given to guests",
+                stats.cpu_percent, stats.cpus, given.vcpus
+            ),
+        ),
         ("Load", format!("{one:.2} {five:.2} {fifteen:.2}")),
         (
             "Memory",

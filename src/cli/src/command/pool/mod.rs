@@ -1,13 +1,16 @@
 //! `mvm pool …`
 
+mod adopt;
 mod build;
 pub mod create;
 mod destroy;
+mod explain;
 mod gc;
 mod info;
 mod list;
 mod rollback;
 mod scale;
+mod update;
 
 use std::process::ExitCode;
 
@@ -30,6 +33,12 @@ pub enum Command {
     Gc(gc::Args),
     /// Set how many instances the pool should have; creates records, starts nothing
     Scale(scale::Args),
+    /// Change a pool's resources, image, times or protection; starts and stops nothing
+    Update(update::Args),
+    /// Say why its instances are what they are, and what happens to them next
+    Explain(explain::Args),
+    /// Take a pool over from its owner, or hand it over
+    Adopt(adopt::Args),
     /// Destroy a pool with its instances and data
     Destroy(destroy::Args),
 }
@@ -44,6 +53,9 @@ pub fn run(command: Command) -> ExitCode {
         Command::Rollback(args) => rollback::run(args),
         Command::Gc(args) => gc::run(args),
         Command::Scale(args) => scale::run(args),
+        Command::Update(args) => update::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Adopt(args) => adopt::run(args),
         Command::Destroy(args) => destroy::run(args),
     }
 }

@@ -4,11 +4,14 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_agent::reconcile::Verdict;
+use mvm_api::agent::ReconcileTenants;
 use mvm_api::pool::Scale;
-use mvm_model::PoolPath;
+use mvm_model::{PoolPath, TenantName};
 
-use crate::command::in_session;
+use crate::command::{agent, in_session};
 use crate::output;
+use crate::progress::Step;
 use crate::runtime::Form;
 use crate::session::Session;
 
@@ -26,6 +29,12 @@ pub struct Args {
     /// How many should sleep on disk [default: as it is]
     #[arg(long)]
     sleeping: Option<u32>,
+    /// Make it so now, and wait for it; the tenant's other pools come along
+    #[arg(long)]
+    wait: bool,
+    /// With --wait: begin nothing more after so many seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = mvm_agent::reconcile::TIMEOUT.as_secs())]
+    timeout: u64,
 }
 
 /// Runs it.
@@ -34,7 +43,7 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn scale(session: Session, args: Args) -> Result<ExitCode> {
-    let Args { pool, running, warm, sleeping } = args;
+    let Args { pool, running, warm, sleeping, wait, timeout } = args;
     let scaled = session.call(Scale { pool: pool.clone(), running, warm, sleeping }).await?;
     let counts = scaled.pool.record.desired_counts;
     output::line(&format!(
@@ -45,6 +54,9 @@ async fn scale(session: Session, args: Args) -> Result<ExitCode> {
         counts.sleeping,
         scaled.created.len()
     ))?;
+    if wait {
+        return reconcile(&session, pool.tenant, timeout).await;
+    }
     let unnamed = scaled.unnamed;
     if unnamed > counts.total() as usize {
         eprintln!("note: there are {unnamed} instances; scaling destroys none");
@@ -53,4 +65,13 @@ async fn scale(session: Session, args: Args) -> Result<ExitCode> {
         eprintln!("next: mvm instance start {first}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn reconcile(session: &Session, tenant: TenantName, timeout: u64) -> Result<ExitCode> {
+    let step = Step::start("reconciling");
+    let call = ReconcileTenants { tenants: vec![tenant], timeout_seconds: timeout };
+    let report = session.call_showing(call, &step).await?;
+    step.done();
+    agent::reconcile::show(&report)?;
+    report.verdict().map(|()| ExitCode::SUCCESS)
 }

@@ -54,7 +54,7 @@ pub struct Args {
     json: bool,
 }
 
-fn parse_egress(text: &str) -> Result<Egress, String> {
+pub(super) fn parse_egress(text: &str) -> Result<Egress, String> {
     match text {
         "none" => Ok(Egress::None),
         "internet" => Ok(Egress::Internet),

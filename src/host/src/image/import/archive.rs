@@ -99,7 +99,8 @@ fn header(tar: &mut dyn Read) -> io::Result<Option<Header>> {
 
 /// Whether the header's checksum, taken with its own field as blanks, is right.
 fn sums_up(block: &[u8; BLOCK]) -> bool {
-    let byte = |(at, byte): (usize, &u8)| u64::from(if (148..156).contains(&at) { b' ' } else { *byte });
+    let byte =
+        |(at, byte): (usize, &u8)| u64::from(if (148..156).contains(&at) { b' ' } else { *byte });
     Some(block.iter().enumerate().map(byte).sum()) == number(&block[148..156])
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mvm_model::image::{Restart, Role, Workload};
+use mvm_model::image::{Health, Restart, Role, Workload};
 use mvm_model::name::ProfileName;
 use serde::Deserialize;
 
@@ -16,8 +16,9 @@ use crate::packages::Arch;
 #[serde(deny_unknown_fields)]
 pub(super) struct Contract {
     schema_version: u32,
-    pub(super) profile: ProfileName,
-    pub(super) role: Role,
+    /// What was asked for, when it says nothing.
+    profile: Option<ProfileName>,
+    role: Option<Role>,
     /// Architecture of its files; the host's when it says nothing.
     arch: Option<String>,
     /// The guest protocol its `mvm-guest` speaks.
@@ -36,6 +37,7 @@ struct Program {
     user: Option<String>,
     #[serde(default)]
     ports: Vec<u16>,
+    health: Option<Health>,
     #[serde(default)]
     restart: Restart,
 }
@@ -46,12 +48,7 @@ impl Contract {
     }
 
     /// Whether we can use what it describes.
-    pub(super) fn check(
-        &self,
-        arch: Arch,
-        newest: u32,
-        wanted: Option<&(ProfileName, Role)>,
-    ) -> Result<(), ImageError> {
+    pub(super) fn check(&self, arch: Arch, newest: u32) -> Result<(), ImageError> {
         let wrong = |problem: String| Err(bad(MANIFEST, &problem));
         if self.schema_version != 1 {
             return wrong(format!("has schema_version {}, not 1", self.schema_version));
@@ -70,20 +67,39 @@ impl Contract {
         if let Some(problem) = self.workload.as_ref().and_then(Program::problem) {
             return wrong(format!("has a workload that {problem}"));
         }
-        check_wanted(&self.profile, &self.role, wanted)
+        Ok(())
+    }
+
+    /// Its profile and role: what it says, which must be what is wanted if that is known.
+    pub(super) fn names(
+        &self,
+        wanted: Option<&(ProfileName, Role)>,
+    ) -> Result<(ProfileName, Role), ImageError> {
+        let (profile, role) = wanted.map(|(profile, role)| (profile, role)).unzip();
+        match (self.profile.as_ref().or(profile), self.role.as_ref().or(role)) {
+            (Some(profile), Some(role)) => {
+                check_wanted(profile, role, wanted)?;
+                Ok((profile.clone(), role.clone()))
+            }
+            _ => Err(bad(MANIFEST, "names no profile and role")),
+        }
     }
 
     pub(super) fn workload(&self) -> Option<Workload> {
-        let Program { argv, env, user, ports, restart } = self.workload.clone()?;
-        Some(Workload { argv, env, user, ports, restart })
+        let Program { argv, env, user, ports, health, restart } = self.workload.clone()?;
+        Some(Workload { argv, env, user, ports, health, restart })
     }
 }
 
 impl Program {
     fn problem(&self) -> Option<&'static str> {
         let is_user = |user: &String| {
-            let ids = user.split_once(':').map(|(uid, gid)| (uid.parse::<u32>(), gid.parse::<u32>()));
+            let ids =
+                user.split_once(':').map(|(uid, gid)| (uid.parse::<u32>(), gid.parse::<u32>()));
             matches!(ids, Some((Ok(_), Ok(_))))
+        };
+        let is_path = |path: &str| {
+            path.starts_with('/') && path.len() <= 200 && path.bytes().all(|b| b.is_ascii_graphic())
         };
         match self {
             _ if !self.argv.first().is_some_and(|program| program.starts_with('/')) => {
@@ -93,6 +109,9 @@ impl Program {
                 Some("has a user that is not UID:GID")
             }
             _ if self.ports.contains(&0) => Some("listens on port 0"),
+            _ if self.health.as_ref().is_some_and(|health| !is_path(&health.path)) => {
+                Some("has a health path that is not /…, printable and without blanks")
+            }
             _ => None,
         }
     }

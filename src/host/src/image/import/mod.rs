@@ -94,7 +94,8 @@ impl Work<'_> {
         wanted: Option<&(ProfileName, Role)>,
     ) -> Result<Manifest, ImageError> {
         contract::check_wanted(&manifest.profile, &manifest.role, wanted)?;
-        for entry in manifest.arch.values().flat_map(|a| [&a.kernel, &a.vmlinux, &a.initrd, &a.rootfs])
+        for entry in
+            manifest.arch.values().flat_map(|a| [&a.kernel, &a.vmlinux, &a.initrd, &a.rootfs])
         {
             files::check_name(&entry.name)?;
             let there = self.out.join(&entry.name);
@@ -112,7 +113,8 @@ impl Work<'_> {
     /// Files with the description of the output contract.
     fn fresh(&self, contract: &Contract, import: &Import<'_>) -> Result<Manifest, ImageError> {
         let arch = Arch::HOST;
-        contract.check(arch, import.guest_proto, import.wanted.as_ref())?;
+        contract.check(arch, import.guest_proto)?;
+        let (profile, role) = contract.names(import.wanted.as_ref())?;
         self.kernel(arch)?;
         let rootfs_type = self.source.rootfs_type(ROOTFS)?;
         self.source.check_initrd(INITRD)?;
@@ -130,8 +132,8 @@ impl Work<'_> {
         };
         Ok(Manifest {
             schema_version: 1,
-            profile: contract.profile.clone(),
-            role: contract.role.clone(),
+            profile,
+            role,
             builder: import.builder.to_string(),
             guest_proto: contract.guest_proto,
             inputs: import.inputs.clone(),

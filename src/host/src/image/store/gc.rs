@@ -1,6 +1,6 @@
 //! Removing revisions nobody uses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -59,11 +59,11 @@ impl Store {
         let (left, gone): (Vec<_>, Vec<_>) =
             self.digests()?.into_iter().partition(|digest| keep.contains(digest));
         let left: Vec<_> = left.iter().filter_map(|digest| self.get(digest).ok()).collect();
-        let revisions = gone.iter().map(|digest| unshared(&self.revisions().join(digest.as_str())));
+        let places: Vec<_> = gone.iter().map(|d| self.revisions().join(d.as_str())).collect();
         let debs = Fetcher::unused_in(&self.packages(), is_used(&left));
         let npm = self.unused_npm(&left);
         let packages = debs.iter().chain(&npm).map(|(_, size)| size).sum::<u64>();
-        Ok(Freed { bytes: revisions.sum::<u64>() + packages, revisions: gone })
+        Ok(Freed { bytes: nowhere_else(&places) + packages, revisions: gone })
     }
 
     /// One rename takes a revision out; a kill after it leaves only rubbish in `tmp`.
@@ -129,6 +129,18 @@ fn size(dir: &Path) -> u64 {
         meta => meta.map_or(0, |meta| meta.len()),
     };
     entries.map(one).sum()
+}
+
+/// Bytes on disk of the files that have names in these directories only.
+fn nowhere_else(dirs: &[PathBuf]) -> u64 {
+    let entries = dirs.iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
+    let mut names: BTreeMap<(u64, u64), (u64, u64)> = BTreeMap::new();
+    for meta in entries.filter_map(|entry| entry.metadata().ok()) {
+        let file = names.entry((meta.dev(), meta.ino())).or_insert((meta.nlink(), 0));
+        file.0 = file.0.saturating_sub(1);
+        file.1 = meta.blocks() * 512;
+    }
+    names.values().filter(|(elsewhere, _)| *elsewhere == 0).map(|(_, bytes)| bytes).sum()
 }
 
 /// Bytes on disk of the files that have no other name.

@@ -142,7 +142,11 @@ impl<'a> Probe<'a> {
     }
 
     /// Receives until a frame is wanted; what it hears meanwhile is kept.
-    async fn until<T>(&mut self, limit: Duration, wanted: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    async fn until<T>(
+        &mut self,
+        limit: Duration,
+        wanted: impl Fn(&[u8]) -> Option<T>,
+    ) -> Option<T> {
         let deadline = Instant::now() + limit;
         while let Ok(Ok(frame)) = tokio::time::timeout_at(deadline, self.receive()).await {
             if let Some(found) = wanted(&frame) {
@@ -169,9 +173,12 @@ impl<'a> Probe<'a> {
     async fn ask_resolver(&mut self) -> bool {
         let (Some(by), true) = (self.by, self.spot.resolver) else { return true };
         // A question for the address of "mvm.": any answer will do.
-        let question = [0x6d, 0x76, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, b'm', b'v', b'm', 0, 0, 1, 0, 1];
+        let question =
+            [0x6d, 0x76, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, b'm', b'v', b'm', 0, 0, 1, 0, 1];
         self.send(&frame::udp(self.me, by, self.gateway, DNS, &question));
-        self.until(PATIENCE, |frame| frame::is_answer_from(frame, DNS).then_some(())).await.is_some()
+        self.until(PATIENCE, |frame| frame::is_answer_from(frame, DNS).then_some(()))
+            .await
+            .is_some()
     }
 
     /// Sends what must arrive nowhere and be answered by nobody.

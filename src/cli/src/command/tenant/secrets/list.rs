@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_api::secret::List;
 use mvm_model::TenantName;
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -23,12 +25,12 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    as_root("tenant secrets list", form, |context| list(context, args))
+    in_session("tenant secrets list", form, |session| list(session, args))
 }
 
-async fn list(context: Context, args: Args) -> Result<ExitCode> {
-    let view = context.service.list_secrets(&args.tenant)?;
-    if context.form == Form::Json {
+async fn list(session: Session, args: Args) -> Result<ExitCode> {
+    let view = session.call(List { tenant: args.tenant.clone() }).await?;
+    if session.form == Form::Json {
         return output::json(&view).map(|()| ExitCode::SUCCESS);
     }
     let now = mvm_agent::service::now();

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use mvm_agent::error::{Error, Kind, Result};
-use mvm_agent::secret::{Delivered, Delivery, SecretsChanged};
+use mvm_api::secret::{Changed, Delivered, Delivery};
 use mvm_model::TenantName;
 use mvm_model::secret::{BadSecret, SecretName};
 
@@ -64,7 +64,7 @@ fn value_on_command_line(tenant: &TenantName) -> Error {
 }
 
 /// Prints what a change did and who has it when.
-fn show(changed: &SecretsChanged, form: Form, done: &str) -> Result<()> {
+fn show(changed: &Changed, form: Form, done: &str) -> Result<()> {
     if form == Form::Json {
         return output::json(changed);
     }

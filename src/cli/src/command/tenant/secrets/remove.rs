@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::{Error, Kind, Result};
-use mvm_agent::secret::Doomed;
+use mvm_api::secret::{Doomed, Remove};
+use mvm_api::tenant::Info;
 use mvm_model::TenantName;
 
-use crate::command::{Force, as_root};
+use crate::command::{Force, in_session};
 use crate::error::report;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -33,7 +35,7 @@ pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
     match doomed(&args) {
         Ok(doomed) => {
-            as_root("tenant secrets remove", form, |context| remove(context, args, doomed))
+            in_session("tenant secrets remove", form, |session| remove(session, args, doomed))
         }
         Err(error) => report(form, &error),
     }
@@ -52,8 +54,8 @@ fn doomed(args: &Args) -> Result<Doomed> {
     }
 }
 
-async fn remove(context: Context, args: Args, doomed: Doomed) -> Result<ExitCode> {
-    context.service.tenant(&args.tenant)?;
+async fn remove(session: Session, args: Args, doomed: Doomed) -> Result<ExitCode> {
+    session.call(Info { tenant: args.tenant.clone() }).await?;
     let (lost, done) = match &doomed {
         Doomed::All => ("every secret it has".to_owned(), "all removed".to_owned()),
         Doomed::Names(names) => {
@@ -62,8 +64,8 @@ async fn remove(context: Context, args: Args, doomed: Doomed) -> Result<ExitCode
         }
     };
     refuse_without(&args, &lost)?;
-    let changed = context.service.remove_secrets(&args.tenant, doomed).await?;
-    super::show(&changed, context.form, &done)?;
+    let changed = session.call(Remove { tenant: args.tenant, doomed }).await?;
+    super::show(&changed, session.form, &done)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
+use mvm_api::secret::Rotate;
 use mvm_model::TenantName;
 
-use crate::command::as_root;
-use crate::runtime::{Context, Form};
+use crate::command::in_session;
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -23,11 +25,11 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    as_root("tenant secrets rotate", form, |context| rotate(context, args))
+    in_session("tenant secrets rotate", form, |session| rotate(session, args))
 }
 
-async fn rotate(context: Context, args: Args) -> Result<ExitCode> {
-    let changed = context.service.rotate_secrets(&args.tenant).await?;
-    super::show(&changed, context.form, "encrypted anew")?;
+async fn rotate(session: Session, args: Args) -> Result<ExitCode> {
+    let changed = session.call(Rotate { tenant: args.tenant }).await?;
+    super::show(&changed, session.form, "encrypted anew")?;
     Ok(ExitCode::SUCCESS)
 }

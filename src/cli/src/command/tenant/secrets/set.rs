@@ -5,14 +5,16 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
-use mvm_agent::secret::SetSecrets;
+use mvm_api::secret::Set;
+use mvm_api::tenant::Info;
 use mvm_model::TenantName;
 use mvm_model::secret::SecretName;
 
 use super::input::{self, Source};
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::error::report;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -47,21 +49,22 @@ pub fn run(args: Args) -> ExitCode {
         false => Err(super::value_on_command_line(&args.tenant)),
     };
     match name {
-        Ok(name) => as_root("tenant secrets set", form, |context| set(context, args, name)),
+        Ok(name) => in_session("tenant secrets set", form, |session| set(session, args, name)),
         Err(error) => report(form, &error),
     }
 }
 
-async fn set(context: Context, args: Args, name: Option<SecretName>) -> Result<ExitCode> {
-    context.service.tenant(&args.tenant)?;
+async fn set(session: Session, args: Args, name: Option<SecretName>) -> Result<ExitCode> {
+    mvm_host::secrets::guard_memory();
+    session.call(Info { tenant: args.tenant.clone() }).await?;
     let source = args.from_file.map_or(Source::Stdin, Source::File);
     let secrets = match name {
         Some(name) => [(name.clone(), input::value(&name, &source)?)].into(),
         None => input::lines(&args.tenant, &source)?,
     };
     let names: Vec<_> = secrets.keys().map(ToString::to_string).collect();
-    let set = SetSecrets { tenant: args.tenant, secrets };
-    let changed = context.service.set_secrets(set).await?;
-    super::show(&changed, context.form, &format!("{} set", names.join(", ")))?;
+    let set = Set { tenant: args.tenant, secrets };
+    let changed = session.call(set).await?;
+    super::show(&changed, session.form, &format!("{} set", names.join(", ")))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,72 @@
+//! A new supervisor for a VM whose first one died.
+//!
+//! Everything it needs was left for it: who the VMM is (`vmm.json`), the fifos the VMM writes to,
+//! the sockets it listens on. Two at once are kept apart by the caller's lock.
+
+use std::io;
+use std::path::Path;
+
+use mvm_model::vm::ProcessId;
+
+use super::drain::Drain;
+use super::record::{CONSOLE_FIFO, VMM_FIFO};
+use super::ring::{Ring, SEGMENT};
+use super::watched::Watched;
+use super::{CONSOLE_LOG, RunningRecord, Supervised, VMM_LOG, WhenDropped, open};
+use crate::process::{self, Handle};
+
+/// Why a VM was not taken over. It goes on as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeOverError {
+    /// There is none: it ended, or nothing says that there was one.
+    #[error("there is no VM to take over")]
+    Gone,
+    /// Its supervisor lives.
+    #[error("process {} supervises the VM", .0.pid)]
+    Supervised(ProcessId),
+    /// The run directory cannot be used.
+    #[error("failed to {doing}")]
+    RunDir {
+        /// A verb phrase.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes this process the supervisor of a living VM that has none. The VM is not touched.
+///
+/// # Errors
+/// [`TakeOverError`].
+pub fn take_over(run_dir: &Path) -> Result<Supervised, TakeOverError> {
+    let failed = |doing| move |source| TakeOverError::RunDir { doing, source };
+    let running = RunningRecord::load(run_dir).map_err(failed("read who the VM is"))?;
+    let running = running.ok_or(TakeOverError::Gone)?;
+    if process::is_alive(&running.supervisor) {
+        return Err(TakeOverError::Supervised(running.supervisor));
+    }
+    let handle = Handle::open(&running.process).map_err(failed("watch the VM"))?;
+    let handle = handle.filter(|_| process::is_alive(&running.process));
+    let handle = handle.ok_or(TakeOverError::Gone)?;
+    let supervisor = process::identify(std::process::id()).map_err(failed("know ourselves"))?;
+    let record = RunningRecord { supervisor, ..running };
+    record.store(run_dir).map_err(failed("record ourselves"))?;
+    let resume = |fifo, log| resume(run_dir, fifo, log).map_err(failed("read what the VM says"));
+    Ok(Supervised {
+        console: resume(CONSOLE_FIFO, CONSOLE_LOG)?,
+        log: resume(VMM_FIFO, VMM_LOG)?,
+        vmm: Watched::Adopted { process: record.process.clone(), handle },
+        process: record.process,
+        when_dropped: WhenDropped::LeaveRunning,
+        run_dir: run_dir.to_owned(),
+    })
+}
+
+/// Goes on with a log. A VM that was started by an older version has no fifo: its words are lost.
+fn resume(run_dir: &Path, fifo: &str, log: &str) -> io::Result<Option<Drain>> {
+    match open::read_fifo(&run_dir.join(fifo)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        pipe => Drain::start(pipe?, Ring::resume(run_dir.join(log), SEGMENT)?).map(Some),
+    }
+}
