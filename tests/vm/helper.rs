@@ -1,5 +1,5 @@
 //! Stands in for the `mvm` binary in the tests of crate `mvm-vmm`: `confine` is the trampoline,
-//! `shim` supervises one VM. The product's own subcommands are as thin.
+//! `shim` supervises one VM, `take-over` one that lost its supervisor. The product's own subcommands are as thin.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     match args.next().as_deref().and_then(|word| word.to_str()) {
         Some("confine") => confine::main(args),
         Some("shim") => shim(),
+        Some("take-over") => take_over(args.next()),
         _ => ExitCode::from(2),
     }
 }
@@ -50,6 +51,21 @@ async fn supervise(launch: &Launch, tap: Option<OwnedFd>) -> ExitCode {
                 Ok(_) => ExitCode::SUCCESS,
                 Err(_) => ExitCode::FAILURE,
             }
+        }
+    }
+}
+
+/// Supervises the VM of a run directory.
+#[tokio::main(flavor = "current_thread")]
+async fn take_over(run_dir: Option<std::ffi::OsString>) -> ExitCode {
+    match supervisor::take_over(std::path::Path::new(&run_dir.unwrap_or_default())) {
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+        Ok(vm) => {
+            let _ = Report::Started(vm.process().clone()).send(std::io::stdout());
+            vm.wait().await.map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS)
         }
     }
 }

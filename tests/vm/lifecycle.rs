@@ -49,6 +49,10 @@ fn main() -> ExitCode {
                 faults::a_killed_vmm_is_noticed_and_started_again,
             ),
             (
+                "a_killed_supervisor_is_followed_by_another",
+                faults::a_killed_supervisor_is_followed_by_another,
+            ),
+            (
                 "a_killed_command_is_settled_by_the_next",
                 faults::a_killed_command_is_settled_by_the_next,
             ),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use mvm_model::vm::{Accel, VmmKind};
 use mvm_model::{Mac, NetId, Offset};
 use mvm_vmm::probe::{DEADLINE, Outcome, Probe};
-use mvm_vmm::supervisor::{CONSOLE_LOG, ring};
+use mvm_vmm::supervisor::{self, CONSOLE_LOG, TakeOverError, ring};
 use mvm_vmm::{
     ExitKind, Net, RestoreError, RunState, SnapshotError, StartMode, Trampoline, VmSpec, Vmm,
     process, transfer_deadline,
@@ -263,6 +263,28 @@ async fn a_vm_outlives_its_supervisor_also_while_it_floods_the_console() {
     assert_eq!(qemu.status().await.unwrap(), RunState::Running);
     qemu.quit().await.unwrap();
     assert!(eventually(|| !process::is_alive(&vm.process)).await);
+}
+
+#[tokio::test]
+async fn the_next_supervisor_takes_over_console_monitor_and_end() {
+    let bench = bench!("the_next_supervisor_takes_over_console_monitor_and_end");
+    let mut vm = bench.counting(&bench.spec()).await;
+    let (first, id) = vm.count();
+    vm.change_supervisor();
+    assert!(vm.counts_on().await, "the console is not read: {}", vm.log(CONSOLE_LOG));
+    vm.change_supervisor();
+    assert!(vm.counts_on().await);
+    let (last, same) = vm.count();
+    assert!(last > first && same == id);
+    assert!(vm.log(CONSOLE_LOG).contains("count 3 "), "what was said before is gone");
+    let error = supervisor::take_over(&vm.spec.run_dir).unwrap_err();
+    assert!(matches!(error, TakeOverError::Supervised(_)), "{error:?}");
+    vm.connect().await.quit().await.unwrap();
+    let exit = vm.exit().await;
+    // Older kernels keep the status of a collected process for its parent only.
+    assert!(matches!(exit.how, ExitKind::Code(0) | ExitKind::Unseen), "{exit:?}");
+    assert_eq!(exit.process, vm.process);
+    assert!(matches!(supervisor::take_over(&vm.spec.run_dir), Err(TakeOverError::Gone)));
 }
 
 #[tokio::test]

@@ -239,6 +239,17 @@ impl Vm {
         number.map_or(0, |digits| digits.parse().unwrap())
     }
 
+    /// Kills the supervisor and starts another.
+    pub(crate) fn change_supervisor(&mut self) {
+        self.shim.kill().unwrap();
+        self.shim.wait().unwrap();
+        let mut next = Command::new(HELPER);
+        next.arg("take-over").arg(&self.spec.run_dir).stdout(Stdio::piped());
+        self.shim = next.spawn().unwrap();
+        let report = Report::receive(self.shim.stdout.take().unwrap()).unwrap();
+        assert_eq!(report, Report::Started(self.process.clone()));
+    }
+
     /// Whether the guest writes on to its data drive.
     pub(crate) async fn saves_on(&self) -> bool {
         let before = self.saved();

@@ -6,7 +6,6 @@ use mvm_model::id::InstancePath;
 use mvm_plan::{About as Of, Explained, Terms};
 
 use crate::error::{Error, Kind, Result};
-use crate::observed::Nets;
 use crate::reconcile::note_view;
 use crate::service::{Service, now};
 
@@ -18,7 +17,7 @@ impl Service {
     pub fn explain_pool(&self, path: &PoolPath) -> Result<PoolExplanation> {
         let (tenant, pool) = (self.tenant(&path.tenant)?, self.pool(path)?);
         let (terms, now) = (Terms::default(), now());
-        let observed = self.look(&Nets::new(), now).observed;
+        let observed = self.look(now).observed;
         let mut desired = self.desired()?;
         desired.tenants.retain(|tenant| tenant.tenant_id == path.tenant);
         let seen = observed.tenants.iter().find(|seen| seen.spec.tenant_id == path.tenant);

@@ -72,8 +72,9 @@ impl Facilities for Real {
     }
 
     async fn observe(&self) -> Result<Observed> {
-        let nets = self.nets().await?;
-        let sight = self.service.look(&nets, now());
+        // The kernel lists the rules while the records are read.
+        let (nets, sight) = tokio::join!(self.nets(), async { self.service.look(now()) });
+        let sight = sight.with(&nets?);
         *self.problems.lock().await = sight.problems;
         Ok(sight.observed)
     }

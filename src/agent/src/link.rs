@@ -37,12 +37,19 @@ impl Machine {
         GuestClient::connect(self.stream().await?, Transport::Fresh, limit).await
     }
 
-    /// The bytes to and from the relay beside the VM.
+    /// The bytes to and from the relay beside the VM. A relay whose supervisor died is there again
+    /// with the next.
     async fn stream(&self) -> Result<UnixStream, GuestError> {
-        connect_in(self.run_dir(), GUEST_SOCKET).await.map_err(|error| GuestError::Lost {
+        let lost = |reason: String| GuestError::Lost {
             doing: "connecting to the guest agent".into(),
-            reason: error.to_string(),
-        })
+            reason,
+        };
+        match connect_in(self.run_dir(), GUEST_SOCKET).await {
+            Err(_) if self.living_vm().is_some() => {}
+            other => return other.map_err(|error| lost(error.to_string())),
+        }
+        self.ensure_supervisor().await.map_err(|error| lost(error.chain()))?;
+        connect_in(self.run_dir(), GUEST_SOCKET).await.map_err(|error| lost(error.to_string()))
     }
 
     /// Waits until the guest agent answers and everything its configuration asks for is done.

@@ -26,7 +26,8 @@ use tokio::io::AsyncWriteExt;
 use crate::blueprint::Blueprint;
 use crate::error::{About, Classify, Error, Kind, Result};
 use crate::service::Service;
-use crate::shim::Order;
+use crate::shim::{GUEST_SOCKET, Order, Task};
+use crate::socket::connect_in;
 
 /// How long a process may take to end after it was told to.
 const END: Duration = Duration::from_secs(10);
@@ -78,8 +79,10 @@ impl Machine {
             .and_then(|()| file::create_dir(&self.run_dir))
             .about(self.record.path(), "prepare its run directory")?;
         let order = Order {
-            launch: blueprint.launch(mode),
-            tap: Some(self.record.tap()),
+            task: Task::Launch {
+                launch: Box::new(blueprint.launch(mode)),
+                tap: Some(self.record.tap()),
+            },
             instance: self.record.path().to_string(),
             dirs: self.service.dirs.clone(),
         };
@@ -101,13 +104,8 @@ impl Machine {
     /// one that was started and has not recorded anything yet is known of too, and ended before
     /// another is started.
     async fn claim(&self) -> Result<File> {
-        let path = self.service.dirs.supervisor_log(self.record.instance_id);
-        let failed =
-            |error| self.error(Kind::Failed, "cannot open its supervisor's log").because(error);
-        path.parent()
-            .map_or(Ok(()), file::create_dir)
-            .about(self.record.path(), "prepare its run directory")?;
-        let log = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        let log = self.open_log()?;
+        let failed = |error| self.log_error(error);
         let give_up = Instant::now() + START;
         loop {
             match log.try_lock() {
@@ -121,6 +119,77 @@ impl Machine {
                     tokio::time::sleep(LOOK).await;
                 }
             }
+        }
+    }
+
+    /// Makes sure that a living VM has a supervisor: one that died is followed by another, which
+    /// takes the VM over as it is. Fine when there is no VM.
+    ///
+    /// # Errors
+    /// When the next one does not come up; the VM goes on without.
+    pub async fn ensure_supervisor(&self) -> Result<()> {
+        if self.living_vm().is_none() || self.is_supervised() {
+            return Ok(());
+        }
+        let Some(log) = self.claim_once()? else { return self.await_other_supervisor().await };
+        let order = Order {
+            task: Task::TakeOver { run_dir: self.run_dir.clone() },
+            instance: self.record.path().to_string(),
+            dirs: self.service.dirs.clone(),
+        };
+        let doing = "cannot replace its VM's supervisor";
+        match start_shim(&self.service.exe, log, &order).await {
+            Ok(Report::Started(_)) => {
+                tracing::info!(instance = %self.record.path(), "its supervisor was gone; another took over");
+                Ok(())
+            }
+            Ok(Report::Failed(failure)) => {
+                Err(self.error(Kind::Failed, doing).because(failure.message))
+            }
+            Err(error) => Err(self.error(Kind::Failed, doing).because(error)),
+        }
+    }
+
+    fn is_supervised(&self) -> bool {
+        let running = RunningRecord::load(&self.run_dir).ok().flatten();
+        running.is_some_and(|running| process::is_alive(&running.supervisor))
+    }
+
+    /// Somebody else is at it, or a supervisor that is just ending still holds its log.
+    async fn await_other_supervisor(&self) -> Result<()> {
+        let give_up = Instant::now() + END;
+        while connect_in(&self.run_dir, GUEST_SOCKET).await.is_err() {
+            if self.living_vm().is_none() {
+                return Ok(());
+            }
+            if Instant::now() > give_up {
+                return Err(self.error(Kind::Busy, "its VM's supervisor does not answer"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    fn open_log(&self) -> Result<File> {
+        let path = self.service.dirs.supervisor_log(self.record.instance_id);
+        path.parent()
+            .map_or(Ok(()), file::create_dir)
+            .about(self.record.path(), "prepare its run directory")?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(&path);
+        log.map_err(|error| self.log_error(error))
+    }
+
+    fn log_error(&self, error: io::Error) -> Error {
+        self.error(Kind::Failed, "cannot open its supervisor's log").because(error)
+    }
+
+    /// The supervisor's log with what it holds, unless a supervisor has it.
+    fn claim_once(&self) -> Result<Option<File>> {
+        let log = self.open_log()?;
+        match log.try_lock() {
+            Ok(()) => Ok(Some(log)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(self.log_error(error)),
         }
     }
 
@@ -227,6 +296,21 @@ impl Machine {
         match Handle::open(process).map_err(failed)? {
             None => Ok(Waited::Gone),
             Some(handle) => handle.wait_async(limit).await.map_err(failed),
+        }
+    }
+}
+
+impl Service {
+    /// Gives every VM whose supervisor died another. The agent's loop calls it, so that little of
+    /// what a guest prints is lost; a command that needs the guest does not wait for that.
+    pub async fn ensure_supervisors(&self) {
+        for record in self.records.all_instances().records {
+            if record.state.vm().is_none() || record.transition.is_some() {
+                continue;
+            }
+            if let Err(error) = Machine::of(self, &record).ensure_supervisor().await {
+                tracing::warn!(instance = %record.path(), error = error.chain(), "supervisor");
+            }
         }
     }
 }

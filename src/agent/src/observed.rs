@@ -48,13 +48,23 @@ pub(crate) struct Sight {
     pub(crate) problems: Vec<Problem>,
 }
 
+impl Sight {
+    /// Adds how the networks are.
+    pub(crate) fn with(mut self, nets: &Nets) -> Self {
+        for tenant in &mut self.observed.tenants {
+            tenant.net = nets.get(&tenant.spec.tenant_id).copied().unwrap_or_default();
+        }
+        self
+    }
+}
+
 impl Service {
-    /// Looks at the host. Tenants `nets` does not know count as they should be.
-    pub(crate) fn look(&self, nets: &Nets, now: Millis) -> Sight {
+    /// Looks at the host; every network counts as it should be.
+    pub(crate) fn look(&self, now: Millis) -> Sight {
         let found = self.records.tenants();
         let mut looking =
             Looking { service: self, activity: self.activity(), now, problems: found.problems };
-        let tenants = found.records.iter().map(|record| looking.tenant(record, nets)).collect();
+        let tenants = found.records.iter().map(|record| looking.tenant(record)).collect();
         let Looking { activity, problems, .. } = looking;
         self.keep_activity(activity);
         let guest_mem_mib = Some(guest_mem_mib(Facts::read().mem_mib));
@@ -154,17 +164,16 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    fn tenant(&mut self, record: &TenantRecord, nets: &Nets) -> ObservedTenant {
+    fn tenant(&mut self, record: &TenantRecord) -> ObservedTenant {
         let life = match (record.builtin, record.destroying) {
             (true, _) => Life::Builtin,
             (_, true) => Life::Destroying,
             _ => Life::Living,
         };
-        let net = nets.get(&record.tenant_id).copied().unwrap_or_default();
         let found = self.service.records.pools(&record.tenant_id);
         self.problems.extend(found.problems);
         let pools = found.records.iter().map(|pool| self.pool(pool)).collect();
-        ObservedTenant { life, net, pools, ..ObservedTenant::new(record.spec()) }
+        ObservedTenant { life, pools, ..ObservedTenant::new(record.spec()) }
     }
 
     fn pool(&mut self, record: &PoolRecord) -> ObservedPool {

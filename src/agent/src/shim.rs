@@ -1,16 +1,18 @@
 //! The shim: one small process beside each VM, in a session of its own.
 //!
 //! ```text
-//! driver ── Order on stdin ─▶ mvm __shim ── starts, drains ─▶ VMM
+//! driver ── Order on stdin ─▶ mvm __shim ── starts (or takes over), drains ─▶ VMM
 //!        ◀─ Report on stdout ─┘   │ relay: guest.sock ◀─ many clients
 //!                                 │        agent.sock ─▶ the guest agent's one port
 //!                                 └ VMM ended → exit.json → the record, if nobody holds it
 //! ```
 //!
-//! The VM does not need it: a shim that dies takes only the way to the guest agent and the exit
-//! record with it.
+//! The VM does not need it: a shim that dies takes only the way to the guest agent with it, and
+//! whoever needs that next starts another, which takes the living VM over
+//! ([`Machine::ensure_supervisor`](crate::machine::Machine::ensure_supervisor)).
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mvm_host::net::open_tap;
@@ -33,14 +35,39 @@ pub const GUEST_SOCKET: &str = "guest.sock";
 /// What a shim is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {
-    /// The VM to launch.
-    pub launch: Launch,
-    /// Its tap, opened here.
-    pub tap: Option<String>,
+    /// What to do.
+    pub task: Task,
     /// The instance's path.
     pub instance: String,
     /// Where things are.
     pub dirs: Dirs,
+}
+
+/// Where a shim's VM comes from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// It starts it.
+    Launch {
+        /// The VM.
+        launch: Box<Launch>,
+        /// Its tap, opened here.
+        tap: Option<String>,
+    },
+    /// It lives, and its shim is gone.
+    TakeOver {
+        /// Its run directory.
+        run_dir: PathBuf,
+    },
+}
+
+impl Task {
+    fn run_dir(&self) -> &Path {
+        match self {
+            Self::Launch { launch, .. } => &launch.spec.run_dir,
+            Self::TakeOver { run_dir } => run_dir,
+        }
+    }
 }
 
 /// Entry of the hidden subcommand.
@@ -59,28 +86,39 @@ pub fn main() -> ExitCode {
 }
 
 fn refuse(kind: &str, message: &str) -> ExitCode {
-    let failure = Failure { kind: kind.into(), message: message.into(), last_log: Vec::new() };
-    let _ = Report::Failed(failure).send(io::stdout());
+    let _ = Report::Failed(failure(kind, message)).send(io::stdout());
     ExitCode::FAILURE
 }
 
+fn failure(kind: &str, message: &str) -> Failure {
+    Failure { kind: kind.into(), message: message.into(), last_log: Vec::new() }
+}
+
 async fn run(order: Order) -> ExitCode {
-    let tap = match order.tap.as_deref().map(open_tap).transpose() {
-        Ok(tap) => tap,
-        Err(error) => return refuse("tap", &error.to_string()),
-    };
-    match supervisor::start(&order.launch, tap, &Trampoline::this_program(CONFINE)).await {
+    match supervised(&order.task).await {
         Ok(supervised) => supervise(order, supervised).await,
-        Err(error) => {
-            let _ = Report::Failed(Failure::from(&error)).send(io::stdout());
+        Err(failure) => {
+            let _ = Report::Failed(failure).send(io::stdout());
             ExitCode::FAILURE
         }
     }
 }
 
+async fn supervised(task: &Task) -> Result<Supervised, Failure> {
+    match task {
+        Task::Launch { launch, tap } => {
+            let tap = tap.as_deref().map(open_tap).transpose();
+            let tap = tap.map_err(|error| failure("tap", &error.to_string()))?;
+            let started = supervisor::start(launch, tap, &Trampoline::this_program(CONFINE)).await;
+            started.map_err(|error| Failure::from(&error))
+        }
+        Task::TakeOver { run_dir } => supervisor::take_over(run_dir)
+            .map_err(|error| failure("take-over", &error.to_string())),
+    }
+}
+
 async fn supervise(order: Order, supervised: Supervised) -> ExitCode {
-    let run_dir = &order.launch.spec.run_dir;
-    let relay = match listen(run_dir).await {
+    let relay = match listen(order.task.run_dir()).await {
         Ok((guest, listener)) => {
             tokio::spawn(async move { drop(relay::serve(guest, listener).await) })
         }
@@ -99,7 +137,7 @@ async fn supervise(order: Order, supervised: Supervised) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn listen(run_dir: &std::path::Path) -> io::Result<(tokio::net::UnixStream, UnixListener)> {
+async fn listen(run_dir: &Path) -> io::Result<(tokio::net::UnixStream, UnixListener)> {
     let guest = qemu::connect_in(run_dir, qemu::AGENT_SOCKET).await?;
     Ok((guest, crate::socket::listen_in(run_dir, GUEST_SOCKET)?))
 }

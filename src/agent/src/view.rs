@@ -1,8 +1,11 @@
 //! What the CLI and the API show of an object: the JSON of D§5, made from records and reality.
 
+use std::collections::HashMap;
+
 pub use mvm_api::instance::View as InstanceView;
 pub use mvm_api::pool::View as PoolView;
 pub use mvm_api::tenant::View as TenantView;
+use mvm_model::Subnet;
 use mvm_model::record::{InstanceRecord, PoolRecord, TenantRecord};
 use mvm_model::state::{State, Transition};
 
@@ -24,13 +27,28 @@ pub fn transition_word(transition: &Transition) -> &'static str {
 impl Service {
     /// One instance as people and tools see it.
     pub fn view(&self, record: &InstanceRecord) -> InstanceView {
+        let tenant = self.records.tenant(&record.tenant_id).ok().flatten();
+        self.view_in(record, tenant.map(|tenant| tenant.network.ipv4_subnet))
+    }
+
+    /// Many instances as people and tools see them; their tenants are read once.
+    pub fn views(&self, records: &[InstanceRecord]) -> Vec<InstanceView> {
+        let tenants = self.records.tenants().records.into_iter();
+        let subnets: HashMap<_, _> =
+            tenants.map(|tenant| (tenant.tenant_id, tenant.network.ipv4_subnet)).collect();
+        let view = |record: &InstanceRecord| {
+            self.view_in(record, subnets.get(&record.tenant_id).copied())
+        };
+        records.iter().map(view).collect()
+    }
+
+    fn view_in(&self, record: &InstanceRecord, subnet: Option<Subnet>) -> InstanceView {
         let observed = self.observe(record);
         let vm = observed.state.vm();
         let reason = match &observed.state {
             State::Failed { reason, .. } => Some(reason.clone()),
             _ => record.note.clone(),
         };
-        let address = self.records.tenant(&record.tenant_id).ok().flatten();
         InstanceView {
             instance_id: record.instance_id.to_string(),
             tenant_id: record.tenant_id.to_string(),
@@ -39,7 +57,7 @@ impl Service {
             role: record.role.to_string(),
             status: observed.state.status(),
             transition: observed.transition.as_ref().map(|on| transition_word(on).into()),
-            guest_ip: address.and_then(|tenant| record.address(tenant.network.ipv4_subnet).ok()),
+            guest_ip: subnet.and_then(|subnet| record.address(subnet).ok()),
             mac: record.mac(),
             tap_dev: record.tap(),
             pid: vm.map(|vm| vm.process.pid),

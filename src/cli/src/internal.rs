@@ -9,6 +9,8 @@ use mvm_agent::{shim, upkeep};
 use mvm_host::net::dns;
 use mvm_vmm::confine;
 
+use crate::command::bench::fleet;
+
 /// Runs a hidden half if that is what was asked for.
 pub fn dispatch() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
@@ -17,6 +19,7 @@ pub fn dispatch() -> Option<ExitCode> {
         shim::CONFINE => Some(confine::main(args)),
         shim::SUBCOMMAND => Some(shim::main()),
         upkeep::RESOLVER => Some(resolve()),
+        fleet::SUBCOMMAND => Some(fleet::main(args)),
         _ => None,
     }
 }

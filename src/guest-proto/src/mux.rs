@@ -203,7 +203,13 @@ impl Mux {
 
     /// The first `n` bytes of [`Mux::output`] were sent.
     pub fn sent(&mut self, n: usize) {
-        self.output.drain(..n.min(self.output.len()));
+        let n = n.min(self.output.len());
+        // What was sent may be secret, and a guest's memory is written to disk when it sleeps.
+        let (front, back) = self.output.as_mut_slices();
+        let in_front = n.min(front.len());
+        front[..in_front].fill(0);
+        back[..n - in_front].fill(0);
+        self.output.drain(..n);
         if self.starved && self.output.len() < OUTPUT_HIGH / 2 {
             self.starved = false;
             self.events.push_back(Event::Writable);

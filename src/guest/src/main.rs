@@ -18,6 +18,7 @@
 mod config;
 mod drives;
 mod guest;
+mod heap;
 mod init;
 mod initrd;
 mod log;
@@ -37,6 +38,9 @@ mod verbs;
 mod workload;
 
 use std::process::ExitCode;
+
+#[global_allocator]
+static HEAP: heap::Forgetful = heap::Forgetful;
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {

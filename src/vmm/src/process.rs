@@ -4,9 +4,12 @@
 //! checked against start time and boot id. Works for processes that are not our children, which
 //! is the usual case: a VM outlives the CLI and the agent that started it.
 
+mod pidfd;
+
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use mvm_model::vm::ProcessId;
@@ -29,7 +32,10 @@ pub fn identify(pid: u32) -> io::Result<ProcessId> {
 
 /// Whether exactly this process still runs; a zombie does not.
 pub fn is_alive(process: &ProcessId) -> bool {
-    is_same(process) && read_stat(process.pid).is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+    let lives = |stat: Stat| {
+        stat.start_ticks == process.start_ticks && !matches!(stat.state, 'Z' | 'X')
+    };
+    is_of_this_boot(process) && read_stat(process.pid).is_ok_and(lives)
 }
 
 /// The id of this boot of the host.
@@ -41,8 +47,18 @@ pub fn boot_id() -> io::Result<String> {
 }
 
 fn is_same(process: &ProcessId) -> bool {
-    boot_id().is_ok_and(|boot| boot == process.boot_id)
+    is_of_this_boot(process)
         && read_stat(process.pid).is_ok_and(|stat| stat.start_ticks == process.start_ticks)
+}
+
+/// The boot's id is read once: it outlives every process that asks, and hundreds of VMs are asked
+/// about at once.
+fn is_of_this_boot(process: &ProcessId) -> bool {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return *boot == process.boot_id;
+    }
+    boot_id().is_ok_and(|boot| *BOOT.get_or_init(|| boot) == process.boot_id)
 }
 
 struct Stat {
@@ -99,7 +115,7 @@ impl Handle {
     /// # Errors
     /// What `pidfd_open` said, other than that there is no such process.
     pub fn open(process: &ProcessId) -> io::Result<Option<Self>> {
-        let fd = match pidfd_open(process.pid) {
+        let fd = match pidfd::open(process.pid) {
             Ok(fd) => fd,
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
             Err(error) => return Err(error),
@@ -165,21 +181,6 @@ impl Handle {
     }
 }
 
-/// Asks about a pidfd; the part of the kernel's structure that exists since 6.13.
-#[repr(C)]
-#[derive(Default)]
-struct PidfdInfo {
-    mask: u64,
-    cgroup: u64,
-    ids: [u32; 11],
-    exit_code: i32,
-}
-
-/// "The exit status, too": answered since 6.15, once the process was collected by its parent.
-const PIDFD_INFO_EXIT: u64 = 1 << 3;
-
-nix::ioctl_readwrite!(pidfd_get_info, 0xff, 11, PidfdInfo);
-
 impl Handle {
     /// How a process ended that is not our child, as the status word its parent gets; the process
     /// must be gone. `None` when neither `/proc` nor the kernel tells: it was collected before we
@@ -192,19 +193,12 @@ impl Handle {
             if let Some(stat) = zombie {
                 return Some(stat.exit_code);
             }
-            if let Some(status) = self.kept_status() {
+            if let Some(status) = pidfd::kept_status(&self.0) {
                 return Some(status);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         None
-    }
-
-    fn kept_status(&self) -> Option<i32> {
-        let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
-        // SAFETY: the descriptor is open, and `info` is as large as the request's number says.
-        unsafe { pidfd_get_info(self.0.as_raw_fd(), &mut info) }.ok()?;
-        (info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
     }
 }
 
@@ -225,14 +219,6 @@ pub async fn kill(process: &ProcessId, deadline: Duration) -> io::Result<()> {
             format!("process {} did not end after SIGKILL", process.pid),
         )),
     }
-}
-
-fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
-    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from(Errno::ESRCH))?;
-    // SAFETY: no pointers; the result is checked before it is used.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    // SAFETY: the kernel just made this descriptor (close-on-exec) and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
 #[cfg(test)]

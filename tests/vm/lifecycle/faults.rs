@@ -103,6 +103,52 @@ pub fn a_killed_vmm_is_noticed_and_started_again(world: &World) -> Outcome {
     Outcome::Passed
 }
 
+/// Kills the process beside an instance's VM, and waits until it is gone.
+fn kill_supervisor(world: &World, instance: &str) -> i64 {
+    let id = world.instance(instance)["instance_id"].as_str().expect("an id").to_owned();
+    let record = fs::read(world.path("run/vm").join(id).join("vmm.json")).expect("a record");
+    let record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
+    let pid = record["supervisor"]["pid"].as_i64().expect("a pid");
+    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).expect("the supervisor takes a signal");
+    let alive = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    };
+    world.eventually("the supervisor is gone", Duration::from_secs(5), || !alive());
+    pid
+}
+
+pub fn a_killed_supervisor_is_followed_by_another(world: &World) -> Outcome {
+    let worker = &world.members(WORKERS)[1];
+    let boot = world.guest(worker, "cat /proc/sys/kernel/random/boot_id");
+    let vmm = world.instance(worker)["pid"].clone();
+    let first = kill_supervisor(world, worker);
+    // The first command that needs the guest brings the next one.
+    assert_eq!(world.guest(worker, "cat /proc/sys/kernel/random/boot_id"), boot);
+    world.guest(worker, "echo said after the first > /dev/console");
+    world.eventually("the console is kept again", Duration::from_secs(5), || {
+        world.ok(&["instance", "logs", worker, "--console"]).contains("said after the first")
+    });
+    assert_ne!(kill_supervisor(world, worker), first);
+    world.ok(&["instance", "sleep", worker]);
+    world.ok(&["instance", "wake", worker]);
+    assert_eq!(world.guest(worker, "cat /proc/sys/kernel/random/boot_id"), boot);
+    assert_ne!(world.instance(worker)["pid"], vmm);
+    kill_supervisor(world, worker);
+    world.ok(&["instance", "warm", worker]);
+    world.ok(&["instance", "wake", worker]);
+    assert_eq!(world.guest(worker, "cat /proc/sys/kernel/random/boot_id"), boot);
+    // How a VM ended that another process started is known on kernels from 6.15.
+    world.run(&["instance", "exec", worker, "--", "poweroff"]);
+    world.eventually("it is off", Duration::from_secs(20), || {
+        let row = world.instance(worker);
+        let unseen = row["reason"].as_str().is_some_and(|reason| reason.contains("not known"));
+        row["status"] == "stopped" || row["status"] == "failed" && unseen
+    });
+    world.ok(&["instance", "start", worker]);
+    Outcome::Passed
+}
+
 pub fn a_killed_command_is_settled_by_the_next(world: &World) -> Outcome {
     let worker = &world.members(WORKERS)[1];
     mark(world, worker, "settled");

@@ -28,7 +28,7 @@ impl Handle for Create {
 impl Handle for List {
     async fn handle(self, service: &Service, _: &Control) -> Result<Listed> {
         let found = found(self, service)?;
-        let instances = found.records.iter().map(|record| service.view(record)).collect();
+        let instances = service.views(&found.records);
         Ok(Listed { instances, unreadable: unreadable(found.problems) })
     }
 }

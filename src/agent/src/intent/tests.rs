@@ -213,7 +213,7 @@ async fn a_newer_versions_record_is_left_alone() {
     assert_eq!(applied.changes, ["add pool acme/more"]);
     assert_eq!(applied.refused[0].kind, Kind::NewerState);
     assert_eq!(fs::read_to_string(&file).unwrap(), newer);
-    let sight = service.look(&Default::default(), 1);
+    let sight = service.look(1);
     assert_eq!(sight.problems.len(), 1);
     assert_eq!(sight.observed.tenants[0].pools.len(), 1);
 }

@@ -15,7 +15,7 @@ fn a_transition_is_somebodys_only_while_they_hold_the_lock() {
     let mut record = testing::instance(&service, State::Stopped);
     record.transition = Some(Transition::Starting);
     service.records.put_instance(&record).unwrap();
-    let motion = || only(service.look(&Nets::new(), 1)).motion;
+    let motion = || only(service.look(1)).motion;
     assert_eq!(motion(), Motion::Interrupted(Transition::Starting));
     let path = lock::path_in(&service.instance_dir(&record));
     let held = lock::Lock::try_take(&path, "somebody").unwrap();

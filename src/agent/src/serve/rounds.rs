@@ -91,6 +91,7 @@ pub async fn run(daemon: Arc<Daemon>) {
 async fn round(daemon: &Daemon, desired: Option<DesiredState>) -> Result<Report> {
     let silent: SharedSink = Arc::new(|_| ());
     let (options, stopping) = (Options::default(), &daemon.stopping);
+    daemon.service.ensure_supervisors().await;
     let report = daemon.service.reconcile(desired, options, &silent, stopping).await?;
     tell(&report);
     Ok(report)

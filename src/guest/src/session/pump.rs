@@ -68,6 +68,7 @@ pub(crate) fn serve(
                 Ok(n) => {
                     absence = Absence::default();
                     session.with_mux(|mux| mux.feed(&buffer[..n]));
+                    buffer[..n].fill(0);
                 }
                 Err(Errno::EAGAIN) => {
                     absence = Absence::default();

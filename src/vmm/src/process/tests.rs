@@ -63,3 +63,20 @@ fn a_sleeping_process_waits_for_no_cpu_and_a_missing_one_neither() {
     child.wait().unwrap();
     assert_eq!(waited_for_cpu(&id), Duration::ZERO);
 }
+
+#[tokio::test]
+async fn how_a_process_ended_is_known_before_it_is_collected_and_on_new_kernels_after() {
+    let mut child = Command::new("sh")
+        .args(["-c", "read x; exit 3"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = identify(child.id()).unwrap();
+    let handle = Handle::open(&id).unwrap().unwrap();
+    drop(child.stdin.take());
+    assert_eq!(handle.wait(Duration::from_secs(5)).unwrap(), Waited::Gone);
+    assert_eq!(handle.exit_status(&id).await, Some(3 << 8));
+    child.wait().unwrap();
+    let kept = handle.exit_status(&id).await;
+    assert!(kept.is_none() || kept == Some(3 << 8), "{kept:?}");
+}

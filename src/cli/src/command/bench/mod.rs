@@ -6,6 +6,7 @@
 //! depends on the machine is given as a ratio.
 
 mod bare;
+pub mod fleet;
 mod series;
 
 use std::collections::BTreeMap;
@@ -60,6 +61,8 @@ struct Figures {
     guest_agent_bytes: u64,
     guest_agent_resident_kib: u64,
     guest_ready_after_ms: Option<u64>,
+    /// Looking at many instances: pretended VMs.
+    fleet: fleet::Figures,
 }
 
 /// Runs it.
@@ -85,8 +88,11 @@ async fn bench(context: Context, args: Args) -> Result<ExitCode> {
 
 async fn create_and_measure(context: &Context, rounds: u32) -> Result<Figures> {
     let record = create(context).await?;
+    let step = Step::start("measuring a pretended fleet");
+    let fleet = fleet::measure(&context.service.exe, rounds).await?;
+    step.done();
     let step = Step::start("measuring");
-    let figures = measure(context, &record, rounds).await;
+    let figures = measure(context, &record, rounds, fleet).await;
     step.done();
     figures
 }
@@ -125,7 +131,12 @@ impl Times {
     }
 }
 
-async fn measure(context: &Context, record: &InstanceRecord, rounds: u32) -> Result<Figures> {
+async fn measure(
+    context: &Context,
+    record: &InstanceRecord,
+    rounds: u32,
+    fleet: fleet::Figures,
+) -> Result<Figures> {
     let (mut times, mut ratios) = (Times::default(), Vec::new());
     let mut found = None;
     for round in 0..=rounds {
@@ -166,6 +177,7 @@ async fn measure(context: &Context, record: &InstanceRecord, rounds: u32) -> Res
         guest_agent_bytes: bare::guest_agent_bytes(context)?,
         guest_agent_resident_kib,
         guest_ready_after_ms,
+        fleet,
     })
 }
 
@@ -220,6 +232,7 @@ fn print(figures: &Figures) -> Result<()> {
         ),
         ("Boot / bare qemu", figures.boot_ratio_to_bare.to_string()),
     ])?;
+    print_fleet(&figures.fleet)?;
     output::line("")?;
     let cell = |value: f64| format!("{value:.1}");
     let row = |(name, series): (&String, &Series)| {
@@ -227,4 +240,20 @@ fn print(figures: &Figures) -> Result<()> {
     };
     let header = ["milliseconds", "min", "median", "max"];
     output::table(&header, figures.times_ms.iter().map(row).collect(), "nothing was measured")
+}
+
+fn print_fleet(fleet: &fleet::Figures) -> Result<()> {
+    output::pairs(&[
+        (
+            "No-op reconcile",
+            format!(
+                "{} ms of {} pretended instances (CPU {} ms, {} KiB resident)",
+                fleet.reconcile_noop_ms,
+                fleet.reconciled,
+                fleet.reconcile_cpu_ms,
+                fleet.resident_kib
+            ),
+        ),
+        ("Instance list", format!("{} ms of {} instances", fleet.list_ms, fleet.listed)),
+    ])
 }

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
 use mvm_agent::view::PoolView;
+use mvm_api::pool::Info;
 use mvm_model::PoolPath;
-use mvm_model::image::ImageSource;
 use mvm_model::record::PoolRecord;
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -26,13 +27,13 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    as_root("pool info", form, |context| info(context, args))
+    in_session("pool info", form, |session| info(session, args))
 }
 
-async fn info(context: Context, args: Args) -> Result<ExitCode> {
-    let record = context.service.pool(&args.pool)?;
-    let view = context.service.pool_view(&record);
-    if context.form == Form::Json {
+async fn info(session: Session, args: Args) -> Result<ExitCode> {
+    let view = session.call(Info { pool: args.pool.clone() }).await?;
+    let record = &view.record;
+    if session.form == Form::Json {
         return output::json(&view).map(|()| ExitCode::SUCCESS);
     }
     let (resources, want) = (record.instance_resources, record.desired_counts);
@@ -55,7 +56,7 @@ async fn info(context: Context, args: Args) -> Result<ExitCode> {
     output::pairs(&[
         ("Pool", args.pool.to_string()),
         ("Role", record.role.to_string()),
-        ("Image", asked_for(&record)),
+        ("Image", asked_for(record)),
         ("Builder", record.origin.builder.to_string()),
         ("Revision", revision),
         ("vCPUs", resources.vcpus.to_string()),
@@ -126,9 +127,4 @@ fn disk(view: &PoolView) -> String {
         output::bytes(claim.snapshot_bytes),
         output::bytes(view.disk_bytes)
     )
-}
-
-/// An image source for people.
-pub fn image(source: &ImageSource) -> String {
-    source.to_string()
 }
