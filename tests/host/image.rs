@@ -103,6 +103,19 @@ fn a_minimal_root_holds_what_a_guest_boots_with() {
 }
 
 #[test]
+fn a_hello_worker_serves_a_page_and_says_how_it_is() {
+    let Some(world) = World::enter("a_hello_worker_serves_a_page") else { return };
+    let here = world.built();
+    let built = world.build(&here.store, Profile::Hello, Role::Worker).unwrap();
+    let workload = built.manifest.workload.as_ref().unwrap();
+    assert_eq!((&workload.ports[..], workload.user.as_deref()), (&[8080][..], Some("1000:1000")));
+    assert_eq!(workload.health.as_ref().map(|health| &health.path[..]), Some("/health"));
+    let Some(root) = world.extract(&built) else { return };
+    let script = std::fs::read_to_string(root.path().join(&workload.argv[0][1..])).unwrap();
+    assert!(script.contains("httpd -f -p \"$port\""), "{script}");
+}
+
+#[test]
 fn a_node_root_runs_node_with_nothing_but_its_own_libraries() {
     let Some(world) = World::enter("a_node_root_runs_node") else { return };
     let here = world.built();

@@ -9,6 +9,7 @@
 //! A crash can leave a line without its end; the next writer cuts it off and says so
 //! (`audit.recovered`).
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,8 +19,10 @@ use std::time::Duration;
 use mvm_host::file::{self, FileError};
 use mvm_host::lock::Lock;
 use mvm_model::{Digest, TenantName};
-use serde::{Deserialize, Serialize};
 
+pub use mvm_api::event::{Event, Outcome, Verified};
+
+use crate::error::{self, Error, Kind};
 use crate::service::{Service, now};
 
 /// When a file is full, bytes.
@@ -30,40 +33,6 @@ const LONGEST: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest detail, characters.
 const DETAIL: usize = 2000;
-
-/// An event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// Counts the tenant's events.
-    pub seq: u64,
-    /// Milliseconds since the epoch.
-    pub at: u64,
-    /// Whose it is.
-    pub tenant: String,
-    /// What it was done to: `acme/workers/i-…`.
-    pub object: String,
-    /// What was done: `instance.start`.
-    pub event: String,
-    /// How it went.
-    pub outcome: Outcome,
-    /// More, for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-    /// Who did it: the command and the user.
-    pub by: String,
-    /// Digest of the line before; empty for the first.
-    pub previous: String,
-}
-
-/// How an event went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// As it should.
-    Done,
-    /// It failed; the detail says why.
-    Failed,
-}
 
 /// One tenant's log.
 #[derive(Debug, Clone)]
@@ -250,16 +219,55 @@ fn verify(lines: &[String]) -> Result<u64, String> {
 }
 
 impl Service {
+    /// What was done to a tenant, or to all, oldest first.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when nothing was ever done to a tenant of that name.
+    pub fn events(&self, tenant: Option<&TenantName>, last: usize) -> error::Result<Vec<Event>> {
+        let logs = self.logs(tenant)?;
+        let mut events: Vec<_> = logs.iter().flat_map(|(_, log)| log.events()).collect();
+        events.sort_by_key(|event| event.at);
+        let from = events.len().saturating_sub(last);
+        Ok(events.split_off(from))
+    }
+
+    /// Whether nothing that is kept was changed or removed, log by log.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when nothing was ever done to a tenant of that name.
+    pub fn verify_events(&self, tenant: Option<&TenantName>) -> error::Result<Vec<Verified>> {
+        let verified = |(tenant, log): (TenantName, Log)| match log.verify() {
+            Ok(last) => Verified { tenant, last, problem: None },
+            Err(problem) => Verified { tenant, last: 0, problem: Some(problem) },
+        };
+        Ok(self.logs(tenant)?.into_iter().map(verified).collect())
+    }
+
+    fn logs(&self, tenant: Option<&TenantName>) -> error::Result<Vec<(TenantName, Log)>> {
+        let audited = self.audited();
+        let wanted = match tenant {
+            None => audited,
+            Some(tenant) if audited.contains(tenant) => vec![tenant.clone()],
+            Some(tenant) => {
+                let text = format!("nothing was ever done to a tenant {tenant}");
+                return Err(Error::new(Kind::NotFound, tenant, text)
+                    .hint("'mvm events' shows what was done to all"));
+            }
+        };
+        let log = |tenant: TenantName| (tenant.clone(), Log::of(&self.dirs.state, &tenant));
+        Ok(wanted.into_iter().map(log).collect())
+    }
+
     /// The tenants that have an audit log, also those that are gone.
-    pub fn audited(&self) -> Vec<TenantName> {
+    fn audited(&self) -> Vec<TenantName> {
         let entries = fs::read_dir(self.dirs.state.join("audit")).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            name.strip_suffix(".jsonl")?.parse().ok()
-        });
-        let mut names: Vec<_> = names.collect();
-        names.sort();
-        names
+        // Between turning a file over and beginning the next there is only the older one.
+        let name = |file: &str| {
+            let stem = file.strip_suffix(".jsonl")?;
+            stem.strip_suffix(".1").unwrap_or(stem).parse().ok()
+        };
+        let names = entries.filter_map(|entry| name(entry.file_name().to_str()?));
+        names.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Notes what was done to a tenant. A note that cannot be written is told on stderr: what it
@@ -269,7 +277,7 @@ impl Service {
         tenant: &TenantName,
         object: impl std::fmt::Display,
         event: &str,
-        result: &crate::error::Result<T>,
+        result: &error::Result<T>,
     ) {
         self.audit_with(tenant, object, event, result, "").await;
     }
@@ -280,7 +288,7 @@ impl Service {
         tenant: &TenantName,
         object: impl std::fmt::Display,
         event: &str,
-        result: &crate::error::Result<T>,
+        result: &error::Result<T>,
         more: &str,
     ) {
         let (outcome, detail) = match result {

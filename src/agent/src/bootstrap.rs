@@ -8,8 +8,8 @@ use mvm_host::packages::{self, Arch, Control, Need, Os, PackageError, Purpose};
 use mvm_model::Digest;
 use mvm_model::image::{Profile, Role};
 
-use crate::error::{About, Classify, Error, Kind, Result};
 use crate::build::SharedSink;
+use crate::error::{About, Classify, Error, Kind, Result};
 use crate::service::Service;
 
 /// The guest agent, looked for (in a checkout: built) once in the life of a process, so that one

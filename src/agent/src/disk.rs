@@ -14,76 +14,13 @@ use mvm_host::file;
 use mvm_host::snapshot::Snapshots;
 use mvm_model::TenantName;
 use mvm_model::record::{InstanceRecord, TenantRecord};
-use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::service::Service;
 
+pub use mvm_api::node::{Area, FileSystem, NodeDisk, TenantDisk};
 pub use mvm_model::resources::Claim;
 use mvm_model::resources::{OverQuota, Quotas};
-
-/// What a tenant has on disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TenantDisk {
-    /// The tenant.
-    pub tenant_id: String,
-    /// What it claims of its quota.
-    pub claim: Claim,
-    /// Its quota, bytes.
-    pub quota_bytes: u64,
-    /// Allocated by data drives.
-    pub data_bytes: u64,
-    /// Allocated by snapshots.
-    pub snapshot_bytes: u64,
-    /// Images only its pools still hold; what the image store has too counts there.
-    pub image_bytes: u64,
-    /// Records, configuration drives and the like.
-    pub other_bytes: u64,
-}
-
-impl TenantDisk {
-    /// Everything it has on disk.
-    pub fn bytes(&self) -> u64 {
-        self.data_bytes + self.snapshot_bytes + self.image_bytes + self.other_bytes
-    }
-}
-
-/// Something of mvm's own that takes space.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Area {
-    /// What it is, for people: `images`, `audit logs`.
-    pub what: String,
-    /// Where it is.
-    pub path: PathBuf,
-    /// Allocated bytes.
-    pub bytes: u64,
-}
-
-/// A file system mvm writes to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileSystem {
-    /// The directory of ours on it.
-    pub path: PathBuf,
-    /// Its size, bytes.
-    pub total_bytes: u64,
-    /// What can still be written, bytes.
-    pub free_bytes: u64,
-}
-
-/// This host's disk, as far as it is mvm's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeDisk {
-    /// The file systems state and images are on.
-    pub file_systems: Vec<FileSystem>,
-    /// What is nobody's but mvm's.
-    pub areas: Vec<Area>,
-    /// Tenants, mvm's own included.
-    pub tenants: Vec<TenantDisk>,
-    /// All of it, bytes.
-    pub total_bytes: u64,
-    /// What `node gc` would free, bytes.
-    pub reclaimable_bytes: u64,
-}
 
 /// Allocated bytes of trees, every file counted once: what is asked for later is the rest.
 #[derive(Debug, Default)]
@@ -101,6 +38,16 @@ impl Meter {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         entries.map(|entry| self.bytes(&entry.path())).sum()
     }
+}
+
+/// Runs what waits for the disk on a thread of its own.
+pub(crate) async fn aside<T: Send + 'static>(
+    doing: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::new(Kind::Failed, "", format!("cannot {doing}")).because(error))
 }
 
 impl Service {
@@ -136,7 +83,12 @@ impl Service {
     ///
     /// # Errors
     /// When the image store cannot be read.
-    pub fn node_disk(&self) -> Result<NodeDisk> {
+    pub async fn node_disk(&self) -> Result<NodeDisk> {
+        let service = self.clone();
+        aside("look at the disk", move || service.measure_disk()).await?
+    }
+
+    fn measure_disk(&self) -> Result<NodeDisk> {
         let mut meter = Meter::default();
         // First, so that files pools share with it count here.
         let mut areas = self.areas(&mut meter);

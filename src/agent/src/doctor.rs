@@ -14,62 +14,15 @@ mod machine;
 
 use mvm_api::wire::SOCKET;
 use mvm_model::vm::{Accel, VmmKind};
-use serde::{Deserialize, Serialize};
 
+pub use mvm_api::node::{Check, Health};
+
+use crate::disk::aside;
 use crate::error::{Error, Kind, Result};
+use crate::machine::Machine;
 use crate::prove::Verdict;
 use crate::service::Service;
 use crate::socket::connect_in;
-
-/// How a check came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Health {
-    /// As it should be.
-    #[serde(rename = "ok")]
-    Good,
-    /// Works, but should be otherwise.
-    #[serde(rename = "warn")]
-    Warning,
-    /// mvm cannot do its work.
-    #[serde(rename = "fail")]
-    Bad,
-}
-
-/// A check of this host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// What was looked at.
-    pub name: String,
-    /// How it came out.
-    pub health: Health,
-    /// What was found.
-    pub found: String,
-    /// What to do about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
-    /// `bootstrap --production` insists on it.
-    pub mandatory: bool,
-}
-
-impl Check {
-    fn new(name: &str, health: Health, found: impl Into<String>) -> Self {
-        let (name, found) = (name.to_owned(), found.into());
-        Self { name, health, found, remedy: None, mandatory: false }
-    }
-
-    fn remedy(mut self, remedy: impl Into<String>) -> Self {
-        if self.health != Health::Good {
-            self.remedy = Some(remedy.into());
-        }
-        self
-    }
-
-    fn mandatory(mut self) -> Self {
-        self.mandatory = true;
-        self
-    }
-}
 
 fn when(good: bool, otherwise: Health) -> Health {
     if good { Health::Good } else { otherwise }
@@ -80,8 +33,13 @@ impl Service {
     pub async fn checks(&self) -> Vec<Check> {
         let mut checks = vec![self.programs(), self.accelerators()];
         checks.extend(machine::checks());
-        checks.extend(self.keeping());
+        let service = self.clone();
+        match aside("look at what is kept", move || service.keeping()).await {
+            Ok(keeping) => checks.extend(keeping),
+            Err(error) => checks.push(Check::new("state", Health::Bad, error.chain())),
+        }
         checks.push(self.agent_word().await);
+        checks.push(self.supervisors());
         checks.extend(self.stray_vms());
         checks.extend(self.network_findings().await);
         checks
@@ -120,6 +78,19 @@ impl Service {
                 )
             }
         }
+    }
+
+    /// A VM whose supervisor died goes on, but what it prints is lost until the next one comes.
+    fn supervisors(&self) -> Check {
+        let records = self.records.all_instances().records;
+        let alone = records.iter().filter(|record| Machine::of(self, record).is_alone());
+        let alone: Vec<_> = alone.map(|record| record.path().to_string()).collect();
+        let found = match &alone[..] {
+            [] => "every VM has its own".to_owned(),
+            some => format!("{} lost theirs, first {}", some.len(), some[0]),
+        };
+        Check::new("supervisors", when(alone.is_empty(), Health::Warning), found)
+            .remedy("the next command that needs the guest starts another, and so does the agent: 'mvm instance stats' does")
     }
 
     /// VMs no record leads to: somebody removed or restored the state beside them.

@@ -3,7 +3,8 @@
 //! ```text
 //! find.rs   what is garbage now: reads only; also what `node disk` calls reclaimable
 //! here      takes it away: what belongs to an instance under that instance's lock and looked
-//!           for again there, images under the image store's lock, the rest is nobody's
+//!           for again there, a pool's revisions by its own collector, images under the image
+//!           store's lock; the rest is nobody's
 //! ```
 //!
 //! Never what an instance or a snapshot needs: where a record cannot be read, everything it
@@ -25,75 +26,15 @@ use mvm_model::id::InstanceRef;
 use mvm_model::record::{InstanceRecord, Millis};
 use serde::{Deserialize, Serialize};
 
+pub use mvm_api::node::{Collection, Garbage, Kept, Mode, Waste};
+
 use crate::build::SharedSink;
+use crate::disk::aside;
 use crate::error::{About, Error, Kind, Result};
 use crate::service::{Service, now};
 
 /// How long one collector waits for another.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What sort of garbage something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Waste {
-    /// Image revisions, and packages, nothing is made from any more.
-    Images,
-    /// A directory whose removal was interrupted.
-    HalfRemoved,
-    /// A snapshot its instance does not sleep in.
-    Snapshot,
-    /// A file an interrupted command was writing.
-    Unfinished,
-    /// Sockets, logs or secrets of an instance that is gone.
-    OfNobody,
-    /// What was proven before this host's last boot.
-    Outdated,
-}
-
-/// Something nothing needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Garbage {
-    /// What sort.
-    pub waste: Waste,
-    /// What it is, or was.
-    pub object: String,
-    /// Where.
-    pub path: PathBuf,
-    /// Bytes on disk that become free with it.
-    pub bytes: u64,
-}
-
-/// Something that looks like garbage and stays.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
-    /// Where.
-    pub path: PathBuf,
-    /// Why it stays, and what a person can do.
-    pub why: String,
-}
-
-/// Whether garbage is removed or only named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Remove it.
-    Remove,
-    /// Say what would be removed.
-    DryRun,
-}
-
-/// What a collection did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Collection {
-    /// Whether anything was removed at all.
-    pub mode: Mode,
-    /// What was removed, or would be.
-    pub garbage: Vec<Garbage>,
-    /// What stays although it looks like garbage.
-    pub kept: Vec<Kept>,
-    /// Bytes that were freed, or would be.
-    pub freed_bytes: u64,
-}
 
 /// When garbage was collected last.
 #[derive(Serialize, Deserialize)]
@@ -129,13 +70,11 @@ impl Service {
         let turn = self.dirs.state.join(".gc.lock");
         let turn = Lock::take(&turn, &self.who, PATIENCE).await.about("", "collect garbage")?;
         let service = self.clone();
-        let collected = tokio::task::spawn_blocking(move || {
+        let collect = move || {
             let _turn = turn;
             service.collect(mode, &progress, &cancel)
-        });
-        collected.await.map_err(|error| {
-            Error::new(Kind::Failed, "", "cannot collect garbage").because(error)
-        })?
+        };
+        aside("collect garbage", collect).await?
     }
 
     /// When garbage was collected last, milliseconds since the epoch.
@@ -187,6 +126,7 @@ impl Service {
         }
         let path = garbage.path.clone();
         let gone = match garbage.waste {
+            Waste::PoolRevision => self.dispose_revision(garbage),
             Waste::Images => self.dispose_images(garbage, progress, cancel),
             Waste::Snapshot | Waste::Unfinished => self.dispose_of_instance(garbage),
             Waste::HalfRemoved | Waste::OfNobody | Waste::Outdated => {
@@ -196,6 +136,15 @@ impl Service {
         gone.map_err(|error| (path, error))
     }
 
+    /// By the pool's own collector, which looks again under the state lock. It takes all spare
+    /// revisions of a pool at once, so the next one may be gone already.
+    fn dispose_revision(&self, garbage: Garbage) -> Result<Option<Garbage>> {
+        if let (true, Ok(pool)) = (garbage.path.exists(), garbage.object.parse()) {
+            tokio::runtime::Handle::current().block_on(self.collect_pool(&pool))?;
+        }
+        Ok((!garbage.path.exists()).then_some(garbage))
+    }
+
     fn dispose_images(
         &self,
         garbage: Garbage,
@@ -203,8 +152,9 @@ impl Service {
         cancel: &AtomicBool,
     ) -> Result<Option<Garbage>> {
         let sink = |now| progress(now);
-        let keep = self.needed_revisions();
-        let freed = self.images()?.gc(&keep, Control::new(&sink, cancel));
+        // What is needed is asked once nobody is building any more.
+        let keep = || self.needed_revisions();
+        let freed = self.images()?.gc_by(keep, Control::new(&sink, cancel));
         let freed = freed.about("", "remove unneeded image revisions")?;
         Ok(Some(Garbage { object: images_word(&freed), bytes: freed.bytes, ..garbage }))
     }

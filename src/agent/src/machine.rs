@@ -128,7 +128,7 @@ impl Machine {
     /// # Errors
     /// When the next one does not come up; the VM goes on without.
     pub async fn ensure_supervisor(&self) -> Result<()> {
-        if self.living_vm().is_none() || self.is_supervised() {
+        if !self.is_alone() {
             return Ok(());
         }
         let Some(log) = self.claim_once()? else { return self.await_other_supervisor().await };
@@ -150,9 +150,11 @@ impl Machine {
         }
     }
 
-    fn is_supervised(&self) -> bool {
+    /// Whether there is a living VM whose supervisor is gone.
+    pub(crate) fn is_alone(&self) -> bool {
         let running = RunningRecord::load(&self.run_dir).ok().flatten();
-        running.is_some_and(|running| process::is_alive(&running.supervisor))
+        let supervised = running.is_some_and(|running| process::is_alive(&running.supervisor));
+        !supervised && self.living_vm().is_some()
     }
 
     /// Somebody else is at it, or a supervisor that is just ending still holds its log.

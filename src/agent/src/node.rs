@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use mvm_host::facts::Facts;
@@ -10,9 +9,11 @@ use mvm_model::TenantName;
 use mvm_model::resources::Usage;
 use mvm_model::state::Status;
 use mvm_model::vm::VmmKind;
-use serde::{Deserialize, Serialize};
 
-use crate::disk::FileSystem;
+pub use mvm_api::node::{
+    Machine, Memory, NodeInfo, NodeStats, Program, Proof, TenantStats, Versions,
+};
+
 use crate::error::Result;
 use crate::prove::Verdict;
 use crate::service::Service;
@@ -20,103 +21,6 @@ use crate::stats::{cpu_ms, resident_bytes};
 
 /// How long CPU use is watched: long enough for a few clock ticks, short enough to wait for.
 const WATCH: Duration = Duration::from_millis(300);
-
-/// What this host is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NodeInfo {
-    /// Its id.
-    pub node_id: String,
-    /// Its name in the network.
-    pub hostname: String,
-    /// What it is made of.
-    #[serde(flatten)]
-    pub facts: Facts,
-    /// Versions of what acts here.
-    pub versions: Versions,
-    /// Firecracker and QEMU.
-    pub vmm_programs: Vec<Program>,
-    /// What was proven since this boot: each pair with its outcome.
-    pub vmms: Vec<Verdict>,
-    /// What guests hold of it.
-    pub given: Usage,
-    /// Tenants, mvm's own included.
-    pub tenants: usize,
-    /// Instances by status.
-    pub instances: BTreeMap<Status, usize>,
-    /// Where its state is.
-    pub state_dir: PathBuf,
-    /// Where its images are.
-    pub cache_dir: PathBuf,
-}
-
-/// A program VMs run in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Program {
-    /// Its name, with its version when it is installed.
-    pub name: String,
-    /// Whether it is installed, and how many run.
-    pub state: String,
-}
-
-/// Versions of what acts on a host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Versions {
-    /// This program's.
-    pub mvm: String,
-    /// The words between host and guest.
-    pub guest_proto: u8,
-    /// The records on disk.
-    pub records: u32,
-}
-
-/// What this host does now.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NodeStats {
-    /// CPUs online.
-    pub cpus: u32,
-    /// Of all CPUs together, per cent, over the last third of a second.
-    pub cpu_percent: f64,
-    /// Load over one, five and fifteen minutes.
-    pub load: [f64; 3],
-    /// Memory.
-    pub memory: Memory,
-    /// The file systems mvm writes to.
-    pub file_systems: Vec<FileSystem>,
-    /// Instances by status.
-    pub instances: BTreeMap<Status, usize>,
-    /// What guests hold.
-    pub given: Usage,
-    /// The same by tenant.
-    pub tenants: Vec<TenantStats>,
-}
-
-/// Memory of the host, bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Memory {
-    /// All of it.
-    pub total_bytes: u64,
-    /// What can be had without swapping.
-    pub available_bytes: u64,
-    /// Swap in use.
-    pub swapped_bytes: u64,
-}
-
-/// What a tenant uses now.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TenantStats {
-    /// The tenant.
-    pub tenant_id: TenantName,
-    /// What it holds of its quotas.
-    pub usage: Usage,
-    /// Memory its VMMs have resident, bytes.
-    pub resident_bytes: u64,
-    /// CPU its VMMs use, per cent of one CPU.
-    pub cpu_percent: f64,
-    /// Bytes on disk of its quota.
-    pub disk_claim: crate::disk::Claim,
-    /// Instances by status.
-    pub instances: BTreeMap<Status, usize>,
-}
 
 /// A tenant's instances, as far as counting needs them.
 #[derive(Default)]
@@ -148,16 +52,21 @@ impl Service {
         Ok(NodeInfo {
             node_id: self.node_id()?,
             hostname: hostname(),
-            facts: Facts::read(),
+            machine: machine(),
             versions: versions(),
             vmm_programs: self.programs_of(&kinds).await,
-            vmms: self.known_verdicts(),
+            vmms: self.proofs_made(),
             given: together(tenants.iter().map(|tenant| self.usage(&tenant.tenant_id))),
             tenants: tenants.len(),
             instances,
             state_dir: self.dirs.state.clone(),
             cache_dir: self.dirs.cache.clone(),
         })
+    }
+
+    /// What was proven since this boot.
+    pub fn proofs_made(&self) -> Vec<Proof> {
+        self.known_verdicts().iter().map(proof).collect()
     }
 
     /// The programs VMs run in, `running` of which there are.
@@ -217,6 +126,21 @@ impl Service {
             disk_claim: crowd.claim,
             instances: crowd.instances,
         }
+    }
+}
+
+/// What this host is made of.
+pub(crate) fn machine() -> Machine {
+    let Facts { arch, kernel, boot_id, cpu_class, cpus, mem_mib } = Facts::read();
+    Machine { arch, kernel, boot_id, cpu_class, cpus, mem_mib }
+}
+
+fn proof(verdict: &Verdict) -> Proof {
+    Proof {
+        vmm: verdict.vmm,
+        accel: verdict.accel,
+        proven: verdict.is_proven(),
+        found: verdict.to_string(),
     }
 }
 

@@ -110,6 +110,11 @@ impl Service {
         }
     }
 
+    /// A pool's image may be built again at once.
+    pub(crate) fn forgive_build(&self, pool: &PoolPath) {
+        let _ = file::remove_file(&self.build_note(pool));
+    }
+
     fn image_state(&self, pool: &PoolRecord) -> ImageState {
         let asked = match &pool.image {
             ImageSource::Revision { digest } => Some(digest),

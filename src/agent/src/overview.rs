@@ -1,42 +1,15 @@
 //! This host at a glance, for `mvm status`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use mvm_host::facts::Facts;
 use mvm_host::file;
 use mvm_model::state::Status;
-use serde::{Deserialize, Serialize};
+
+pub use mvm_api::node::Overview;
 
 use crate::error::Result;
-use crate::node::Program;
-use crate::prove::Verdict;
+use crate::node::machine;
 use crate::service::Service;
-
-/// What `mvm status` shows.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Overview {
-    /// This host's id.
-    pub node_id: String,
-    /// What it is.
-    pub facts: Facts,
-    /// Firecracker and QEMU.
-    pub vmm_programs: Vec<Program>,
-    /// What was proven since this boot.
-    pub vmms: Vec<Verdict>,
-    /// Whether an agent serves this host.
-    pub agent: String,
-    /// The dev microVM.
-    pub dev: String,
-    /// Tenants, mvm's own included.
-    pub tenants: usize,
-    /// Instances by status.
-    pub instances: BTreeMap<Status, usize>,
-    /// Bytes of the image cache.
-    pub image_bytes: u64,
-    /// Where everything is kept.
-    pub state_dir: PathBuf,
-}
 
 impl Service {
     /// This host at a glance.
@@ -62,9 +35,9 @@ impl Service {
         let vmm_programs = self.programs_of(&running_vmms).await;
         Ok(Overview {
             node_id: self.node_id()?,
-            facts: Facts::read(),
+            machine: machine(),
             vmm_programs,
-            vmms: self.known_verdicts(),
+            vmms: self.proofs_made(),
             agent: self.agent_word().await.found,
             dev,
             tenants: self.records.tenants().records.len(),

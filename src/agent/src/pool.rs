@@ -132,12 +132,8 @@ impl Service {
         let _lock = self.lock_state().await?;
         let tenant = self.living_tenant(&path.tenant)?;
         if self.records.pool(path)?.is_some() {
-            return Err(Error::new(
-                Kind::Conflict,
-                path,
-                format!("pool {path} exists already"),
-            )
-            .hint(format!("'mvm pool info {path}' shows it")));
+            return Err(Error::new(Kind::Conflict, path, format!("pool {path} exists already"))
+                .hint(format!("'mvm pool info {path}' shows it")));
         }
         let (used, limit) =
             (self.records.pools(&path.tenant).records.len() as u64, tenant.quotas.max_pools);
@@ -413,8 +409,10 @@ fn give_id(draft: &Draft<'_>, taken: &[InstanceId]) -> Result<InstanceId> {
     match draft.spec().and_then(|spec| spec.instance_id) {
         None => Ok(draw_id(taken)),
         Some(id) if !taken.contains(&id) => Ok(id),
-        Some(id) => Err(Error::new(Kind::Conflict, id, format!("there is an instance {id} already"))
-            .hint("leave instance_id away; mvm draws one")),
+        Some(id) => {
+            Err(Error::new(Kind::Conflict, id, format!("there is an instance {id} already"))
+                .hint("leave instance_id away; mvm draws one"))
+        }
     }
 }
 

@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 
 pub use mvm_api::agent::{FailedStep, NoteView, Report};
 use mvm_host::progress::Progress;
-use mvm_model::TenantName;
 use mvm_model::desired::DesiredState;
 use mvm_model::intent::Source;
 use mvm_model::observed::Failure;
 use mvm_model::record::InstanceRecord;
 use mvm_model::state::State;
-use mvm_plan::{Note, Overrides, Plan, Reason, Removal, Step, Terms};
+use mvm_model::{PoolPath, TenantName};
+use mvm_plan::{Note, Order, Overrides, Plan, Reason, Removal, Step, Terms};
 use serde::{Deserialize, Serialize};
 
 use crate::build::SharedSink;
@@ -88,8 +88,18 @@ impl Verdict for Report {
         if self.converged {
             return Ok(());
         }
-        Err(Error::new(Kind::Timeout, "", "this host is not what is asked for yet")
-            .hint("run it again; what is done stays done"))
+        let again = "run it again; what is done stays done".to_owned();
+        match self.notes.first() {
+            None => {
+                Err(Error::new(Kind::Timeout, "", "there was no time for all of it").hint(again))
+            }
+            Some(note) => {
+                let others = others(self.notes.len());
+                let text = format!("not all of it can be so now: {}{others}", note.reason);
+                let hint = note.hint.clone().unwrap_or(again);
+                Err(Error::new(Kind::Unavailable, &note.object, text).hint(hint))
+            }
+        }
     }
 }
 
@@ -209,6 +219,10 @@ impl Service {
     /// reconcile. An instance somebody is at right now keeps its marks: those are newer.
     async fn clear_overrides(&self, desired: &DesiredState) {
         for tenant in &desired.tenants {
+            for pool in &tenant.pools {
+                let (tenant, pool) = (tenant.tenant_id.clone(), pool.pool_id.clone());
+                self.forgive_build(&PoolPath { tenant, pool });
+            }
             let records = self.records.tenant_instances(&tenant.tenant_id).records;
             let is_held = |record: &InstanceRecord| {
                 let failed = matches!(record.state, State::Failed { .. });
@@ -274,11 +288,11 @@ impl<F: Facilities> Converging<'_, F> {
     /// Passes until nothing is left to do or nothing moves.
     pub(crate) async fn run(&self) -> Result<Report> {
         let mut report = Report::default();
-        let mut before: Option<Vec<Step>> = None;
+        let (mut before, mut terms) = (None::<Vec<Step>>, self.terms);
         loop {
             let observed = self.facilities.observe().await?;
             let now = self.facilities.now();
-            let plan = mvm_plan::host(self.desired, &observed, &self.terms, now);
+            let plan = mvm_plan::host(self.desired, &observed, &terms, now);
             report.passes += 1;
             // A plan that comes again although all of it was done leads nowhere.
             let stands = before.as_ref() == Some(&plan.steps);
@@ -294,12 +308,17 @@ impl<F: Facilities> Converging<'_, F> {
                 tell: self.tell,
             };
             let pass = execution.run(&plan).await;
-            let moved = !pass.done.is_empty();
+            // What cannot be created or built is not waited for.
+            let hopeless = terms.order == Order::Strict && pass.failed.iter().any(is_of_new);
+            if hopeless {
+                terms.order = Order::Loose;
+            }
+            let moved = hopeless || !pass.done.is_empty();
             add(&mut report, pass);
             if !moved {
                 return Ok(concluded(report, &self.look_again(plan).await?));
             }
-            before = Some(plan.steps);
+            before = Some(plan.steps).filter(|_| !hopeless);
         }
     }
 
@@ -309,6 +328,11 @@ impl<F: Facilities> Converging<'_, F> {
         let again = mvm_plan::host(self.desired, &observed, &self.terms, self.facilities.now());
         Ok(if again.is_empty() { again } else { Plan { notes: again.notes, ..plan } })
     }
+}
+
+/// Whether something new could not be made.
+fn is_of_new((step, _): &(Step, Error)) -> bool {
+    matches!(step, Step::Create { .. } | Step::BuildImage { .. })
 }
 
 fn add(report: &mut Report, pass: Pass) {
@@ -324,10 +348,13 @@ fn add(report: &mut Report, pass: Pass) {
 
 fn concluded(report: Report, plan: &Plan) -> Report {
     let mut told = BTreeSet::new();
-    let notes = plan.notes.iter().filter(|note| told.insert(note.to_string()));
+    let mut notes: Vec<_> =
+        plan.notes.iter().filter(|note| told.insert(note.to_string())).collect();
+    // What cannot be comes before what only waits or is kept.
+    notes.sort_by_key(|note| !is_unmet(note));
     Report {
         converged: plan.is_empty() && report.failed.is_empty() && !plan.notes.iter().any(is_unmet),
-        notes: notes.map(note_view).collect(),
+        notes: notes.into_iter().map(note_view).collect(),
         next_due: plan.next_due(),
         ..report
     }

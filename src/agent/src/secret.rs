@@ -204,17 +204,29 @@ impl Service {
         Ok(Opened { key: Some(key), epoch: header.epoch, contents })
     }
 
-    /// The host's key for the first envelope. Where another envelope exists there was a key, and
-    /// it is not replaced.
+    /// The host's key for a tenant's first envelope. Where another tenant has one there was a key:
+    /// it is not replaced, and no second one is used beside it.
     fn first_key(&self, tenant: &TenantName) -> Result<HostKey> {
         guard_memory();
-        let tenants = self.records.tenants().records;
-        let any = tenants.iter().any(|record| self.vault(&record.tenant_id).exists());
-        let key = match any {
-            true => HostKey::load(&self.dirs.config),
-            false => HostKey::load_or_create(&self.dirs.config),
-        };
-        key.about(tenant, "keep its secrets")
+        let doing = "keep its secrets";
+        let vaults = self.records.tenants().records.into_iter();
+        let vaults = vaults.map(|record| self.vault(&record.tenant_id));
+        let vaults: Vec<_> = vaults.filter(Vault::exists).collect();
+        if vaults.is_empty() {
+            return HostKey::load_or_create(&self.dirs.config).about(tenant, doing);
+        }
+        let key = HostKey::load(&self.dirs.config).about(tenant, doing)?;
+        let headers = vaults.iter().filter_map(|vault| vault.header().ok().flatten());
+        match headers.map(|header| header.key_id).find(|id| *id != key.id()) {
+            None => Ok(key),
+            Some(theirs) => {
+                let other = EnvelopeError::OtherKey { theirs, ours: key.id() };
+                let text = "another tenant's secrets need another key than this host has now";
+                Err(Error::new(Kind::Unavailable, tenant, text)
+                    .because(other)
+                    .hint("put back the key that was there before"))
+            }
+        }
     }
 }
 

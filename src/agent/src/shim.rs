@@ -112,8 +112,9 @@ async fn supervised(task: &Task) -> Result<Supervised, Failure> {
             let started = supervisor::start(launch, tap, &Trampoline::this_program(CONFINE)).await;
             started.map_err(|error| Failure::from(&error))
         }
-        Task::TakeOver { run_dir } => supervisor::take_over(run_dir)
-            .map_err(|error| failure("take-over", &error.to_string())),
+        Task::TakeOver { run_dir } => {
+            supervisor::take_over(run_dir).map_err(|error| failure("take-over", &error.to_string()))
+        }
     }
 }
 

@@ -77,13 +77,10 @@ impl Service {
     /// # Errors
     /// When something stays.
     pub fn forget_vm(&self, record: &InstanceRecord) -> Result<()> {
-        let forget = || {
-            file::remove_dir(&self.dirs.vm(record.instance_id))?;
-            file::remove_file(&self.dirs.supervisor_log(record.instance_id))?;
-            Ok(())
-        };
-        let forgotten: std::result::Result<(), file::FileError> = forget();
-        forgotten.about(record.path(), "remove what its VM left")?;
+        let log = self.dirs.supervisor_log(record.instance_id);
+        file::remove_dir(&self.dirs.vm(record.instance_id))
+            .and_then(|()| file::remove_file(&log))
+            .about(record.path(), "remove what its VM left")?;
         self.forget_secrets(record)
     }
 }

@@ -36,9 +36,8 @@ impl Service {
         let tenants = self.records.tenants().records.into_iter();
         let subnets: HashMap<_, _> =
             tenants.map(|tenant| (tenant.tenant_id, tenant.network.ipv4_subnet)).collect();
-        let view = |record: &InstanceRecord| {
-            self.view_in(record, subnets.get(&record.tenant_id).copied())
-        };
+        let view =
+            |record: &InstanceRecord| self.view_in(record, subnets.get(&record.tenant_id).copied());
         records.iter().map(view).collect()
     }
 

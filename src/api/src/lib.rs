@@ -15,10 +15,13 @@
 
 pub mod agent;
 pub mod client;
+pub mod deployment;
 mod error;
+pub mod event;
 pub mod image;
 pub mod instance;
 pub mod net;
+pub mod node;
 pub mod pool;
 mod request;
 pub mod secret;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{agent, image, instance, net, pool, secret, tenant, update};
+use crate::{agent, deployment, event, image, instance, net, node, pool, secret, tenant, update};
 
 /// One operation: its fields are the request.
 pub trait Call: Serialize + DeserializeOwned + Into<Request> + Send {
@@ -132,7 +132,17 @@ calls! {
     InstanceDestroy(instance::Destroy) = "instance/destroy" Changes -> (),
     InstanceAdopt(update::AdoptInstance) = "instance/adopt" Changes -> update::Adopted,
     InstanceHostLog(instance::HostLog) = "instance/host-log" Reads -> instance::HostLogText,
+    NodeInfo(node::GetInfo) = "node/info" Reads -> node::NodeInfo,
+    NodeStats(node::GetStats) = "node/stats" Reads -> node::NodeStats,
+    NodeDisk(node::GetDisk) = "node/disk" Reads -> node::NodeDisk,
+    NodeGc(node::Gc) = "node/gc" Changes -> node::Collection,
+    NodeOverview(node::GetOverview) = "node/overview" Reads -> node::Overview,
+    NodeDoctor(node::Doctor) = "node/doctor" Reads -> node::Checks,
+    EventList(event::List) = "event/list" Reads -> Vec<event::Event>,
+    EventVerify(event::Verify) = "event/verify" Reads -> Vec<event::Verified>,
     NetVerify(net::Verify) = "net/verify" Reads -> net::Report,
+    DeploymentNew(deployment::New) = "deployment/new" Changes -> deployment::Deployed,
+    DeploymentConnect(deployment::Connect) = "deployment/connect" Reads -> deployment::Dashboard,
     AgentStatus(agent::GetStatus) = "agent/status" Reads -> agent::Status,
     AgentDesired(agent::Desired) = "agent/desired" Reads -> agent::DesiredDocument,
     AgentReconcile(agent::Reconcile) = "agent/reconcile" Changes -> agent::Report,

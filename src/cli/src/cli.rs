@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    add, agent, bench, bootstrap, check_config, completions, demo, dev, doctor, events, image, instance, net, node, pool, status,
-    stop, tenant,
+    add, agent, bench, bootstrap, check_config, completions, connect, demo, dev, doctor, events,
+    image, instance, net, new, node, pool, status, stop, tenant,
 };
 
 /// Turns Linux hosts into a multi-tenant fleet of microVMs.
@@ -32,6 +32,10 @@ enum Command {
     Add(add::Command),
     /// Check this host and say what to do about what is wrong
     Doctor(doctor::Args),
+    /// Make a whole deployment from a template: openclaw or hello
+    New(new::Args),
+    /// Show a deployment: network, pools, instances, the next commands
+    Connect(connect::Args),
     /// Open a shell in your own microVM, creating and starting it when needed
     Dev(dev::Args),
     /// Turn the dev microVM off, keeping its data
@@ -76,6 +80,8 @@ pub fn run() -> ExitCode {
         Command::Bootstrap(args) => bootstrap::run(args),
         Command::Add(command) => add::run(command),
         Command::Doctor(args) => doctor::run(args),
+        Command::New(args) => new::run(args),
+        Command::Connect(args) => connect::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Stop(args) => stop::run(args),
         Command::Status(args) => status::run(args),

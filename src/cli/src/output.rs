@@ -27,6 +27,18 @@ pub fn line(text: &str) -> Result<()> {
         .map_err(|error| Error::new(Kind::Failed, "", "cannot write the output").because(error))
 }
 
+/// Clears the screen of a terminal; elsewhere it does nothing.
+///
+/// # Errors
+/// When stdout is gone.
+pub fn clear() -> Result<()> {
+    use std::io::IsTerminal;
+    match std::io::stdout().is_terminal() {
+        true => line("\x1b[H\x1b[2J"),
+        false => Ok(()),
+    }
+}
+
 /// A reader that left (`| head`) is no failure to talk about: ends the process as SIGPIPE would.
 pub fn quietly_if_closed(error: std::io::Error) -> std::io::Error {
     if error.kind() == std::io::ErrorKind::BrokenPipe {

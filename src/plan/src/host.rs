@@ -27,7 +27,7 @@ use crate::account::{Account, Addresses, Held, HostMemory};
 use crate::note::{About, Note, Reason};
 use crate::slots::{Act, Filled};
 use crate::step::{Ensure, Plan, Step};
-use crate::terms::Terms;
+use crate::terms::{Order, Terms};
 
 /// How many role ranks there are.
 const RANKS: usize = 4;
@@ -84,6 +84,7 @@ struct Planner<'a> {
     memory: HostMemory,
     tenants: Vec<TenantCase<'a>>,
     pools: Vec<PoolCase<'a>>,
+    order: Order,
     now: Millis,
 }
 

@@ -33,7 +33,7 @@ pub use explain::{Explained, explain};
 pub use host::{host, rank};
 pub use note::{About, Note, Reason};
 pub use step::{Ensure, Plan, Step, Why};
-pub use terms::{Overrides, Removal, Terms};
+pub use terms::{Order, Overrides, Removal, Terms};
 
 #[doc(hidden)]
 pub use bench::bench_input;

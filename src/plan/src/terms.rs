@@ -25,6 +25,16 @@ pub enum Overrides {
     Clear,
 }
 
+/// Whether the entry of a tenant comes up before the rest of it, also when it does not exist yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// What is still to be created or built of an earlier role is waited for.
+    #[default]
+    Strict,
+    /// It is not: creating or building failed.
+    Loose,
+}
+
 /// The terms of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
@@ -36,6 +46,8 @@ pub struct Terms {
     pub overrides: Overrides,
     /// For how long they do, seconds.
     pub override_seconds: u64,
+    /// Whether later roles wait for earlier ones that are not there yet.
+    pub order: Order,
 }
 
 impl Default for Terms {
@@ -45,6 +57,7 @@ impl Default for Terms {
             removal: Removal::KeepData,
             overrides: Overrides::Respect,
             override_seconds: MANUAL_OVERRIDE_SECONDS,
+            order: Order::Strict,
         }
     }
 }

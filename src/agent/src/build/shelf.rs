@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mvm_api::image::{Collected, Kept, RevisionView, RolledBack};
 use mvm_host::file::{self, Context as _, FileError};
@@ -20,6 +21,9 @@ use crate::service::{Service, now};
 
 /// What a revision that is being removed is called.
 const GONE: &str = ".gone-";
+/// How what is being linked is called, and longer than that takes.
+const LINKING: &str = ".link-";
+const LINKING_TAKES: Duration = Duration::from_secs(3600);
 
 impl Service {
     /// Makes a revision whose files are linked the pool's current one. `built_from` is what it
@@ -161,12 +165,24 @@ impl Service {
         Ok(collected)
     }
 
+    /// The directories of a pool's revisions that [`Self::collect_pool`] would remove now.
+    pub(crate) fn spare_revisions(&self, pool: &PoolRecord) -> Vec<PathBuf> {
+        let path = pool.path();
+        let instances = self.records.instances(&path).records;
+        if instances.iter().any(|instance| instance.transition.is_some()) {
+            return Vec::new();
+        }
+        let needed = needed(pool, &instances);
+        let spare = self.shelved(&path).into_iter().filter(|digest| !needed.contains_key(digest));
+        spare.map(|digest| self.shelf(&path).join(digest.as_str())).collect()
+    }
+
     /// Removes what was renamed away, now or before a crash; the bytes nothing else links to.
     fn sweep_shelf(&self, path: &PoolPath) -> Result<u64, FileError> {
         let shelf = self.shelf(path);
         let mut bytes = 0;
         for entry in fs::read_dir(&shelf).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(GONE) {
+            if is_rubbish(&entry) {
                 bytes += unshared(&entry.path());
                 fs::remove_dir_all(entry.path()).doing("remove", &entry.path())?;
             }
@@ -252,6 +268,15 @@ fn needed(pool: &PoolRecord, instances: &[InstanceRecord]) -> BTreeMap<Digest, S
         need(instance.pinned_revision.as_ref(), format!("{} asks for it", instance.path()));
     }
     needed
+}
+
+/// What a crash left: a revision on its way out, or one that was being linked long ago.
+fn is_rubbish(entry: &fs::DirEntry) -> bool {
+    let name = entry.file_name();
+    let age = || entry.metadata().and_then(|meta| meta.modified()).ok()?.elapsed().ok();
+    let name = name.to_string_lossy();
+    name.starts_with(GONE)
+        || name.starts_with(LINKING) && age().is_some_and(|age| age > LINKING_TAKES)
 }
 
 /// Whether an instance goes on with its revision: it runs, or sleeps in a snapshot made of it.

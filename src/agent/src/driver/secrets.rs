@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mvm_api::secret::Delivery;
 use mvm_host::drive::SmallId;
+use mvm_host::secrets::ImageId;
 use mvm_model::InstancePath;
 use mvm_model::state::State;
 
@@ -60,9 +61,14 @@ impl Driver<'_> {
     /// Brings a guest that was just booted, woken or resumed what changed meanwhile. What cannot
     /// be done is for the instance's note.
     pub(super) async fn catch_up_secrets(&self) -> Option<String> {
+        let delivered = self.service.delivered(&self.record);
+        let has_none = !self.service.vault(&self.record.tenant_id).exists();
+        if has_none && delivered == Some(ImageId::EMPTY) {
+            return None;
+        }
         let caught_up = async {
             let wanted = self.wanted_secrets()?;
-            match self.service.delivered(&self.record) == Some(wanted.id) {
+            match delivered == Some(wanted.id) {
                 true => Ok(()),
                 false => self.replace_secrets(&wanted).await,
             }

@@ -8,9 +8,6 @@ use mvm_model::state::{State, Transition};
 use super::Driver;
 use crate::error::{About, Result};
 
-/// How long a guest may take to turn itself off before its VM is ended.
-const GRACE: Duration = Duration::from_secs(15);
-
 impl Driver<'_> {
     pub(super) async fn stop(&mut self) -> Result<()> {
         self.begin(Transition::Stopping).await?;
@@ -25,7 +22,7 @@ impl Driver<'_> {
             // A paused guest cannot turn itself off.
             let _ = machine.resume().await;
         }
-        if self.record.state.vm().is_some() && machine.power_off(GRACE).await.is_err() {
+        if self.record.state.vm().is_some() && machine.power_off(self.grace()).await.is_err() {
             self.record.note =
                 Some("the guest did not turn itself off in time; its VM was ended".into());
         }
@@ -35,6 +32,13 @@ impl Driver<'_> {
             .remove_except(None)
             .about(&path, "delete its snapshot")?;
         self.service.forget_vm(&self.record)
+    }
+
+    /// How long its guest may take to turn itself off before its VM is ended: what its pool says.
+    fn grace(&self) -> Duration {
+        let pool = self.service.pool(&self.record.pool_path());
+        let policy = pool.map(|pool| pool.runtime_policy).unwrap_or_default();
+        Duration::from_secs(policy.graceful_shutdown_seconds)
     }
 
     pub(super) async fn destroy(&mut self) -> Result<()> {

@@ -4,6 +4,7 @@
 //! instances are: an instance that is created meanwhile is then never missed.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -36,6 +37,8 @@ impl<'a> Search<'a> {
         search.proofs();
         search.half_removed();
         search.instances();
+        // Before the store's: what a pool lets go of is then nowhere else.
+        search.pools();
         search.images()?;
         Ok(search)
     }
@@ -54,6 +57,21 @@ impl<'a> Search<'a> {
 
     fn keep(&mut self, path: PathBuf, why: impl Into<String>) {
         self.kept.push(Kept { path, why: why.into() });
+    }
+
+    fn pools(&mut self) {
+        if !self.service.record_problems().is_empty() {
+            return;
+        }
+        for tenant in self.service.records.tenants().records {
+            for pool in self.service.records.pools(&tenant.tenant_id).records {
+                for place in self.service.spare_revisions(&pool) {
+                    let (object, bytes) = (pool.path().to_string(), unshared(&place));
+                    let waste = Waste::PoolRevision;
+                    self.garbage.push(Garbage { waste, object, path: place, bytes });
+                }
+            }
+        }
     }
 
     /// What an unreadable record may need is unknown, so then every revision stays.
@@ -132,7 +150,7 @@ impl<'a> Search<'a> {
                 let object = object.to_owned();
                 self.found(Waste::HalfRemoved, object, path);
             } else if name.starts_with(".link-") && is_old(&path) {
-                self.found(Waste::Unfinished, "an image on its way into a pool", path);
+                self.found(Waste::HalfRemoved, "an image on its way into a pool", path);
             }
         }
     }
@@ -182,6 +200,12 @@ fn needed_generation(state: &State) -> Option<u64> {
 /// Drives and records are written beside their place and renamed.
 fn is_unfinished(name: &str) -> bool {
     name.ends_with(".tmp") || name.ends_with(".tree")
+}
+
+/// Bytes on disk of the files that have no other name.
+fn unshared(dir: &Path) -> u64 {
+    let metas = list(dir).into_iter().filter_map(|path| path.symlink_metadata().ok());
+    metas.filter(|meta| meta.nlink() == 1).map(|meta| meta.blocks() * 512).sum()
 }
 
 #[derive(Deserialize)]

@@ -1,5 +1,6 @@
 use std::fs;
 
+use mvm_model::Digest;
 use mvm_model::state::State;
 
 use super::*;
@@ -78,6 +79,25 @@ async fn a_record_that_cannot_be_read_keeps_everything_it_may_need() {
     let done = collect(&service, Mode::Remove).await;
     assert!(done.garbage.is_empty() && vm.exists() && stray.exists());
     assert!(done.kept.iter().any(|kept| kept.why.contains("instance.json")), "{:?}", done.kept);
+}
+
+#[tokio::test]
+async fn a_revision_a_pool_keeps_for_nobody_goes() {
+    let (_dir, service) = service();
+    let mut record = instance(&service, State::Stopped);
+    let shelf = service.dirs.pool(&record.pool_path()).join("artifacts/revisions");
+    let (needed, spare) = (Digest::of(b"needed"), Digest::of(b"spare"));
+    record.revision = Some(needed.clone());
+    service.records.put_instance(&record).unwrap();
+    for digest in [&needed, &spare] {
+        fs::create_dir_all(shelf.join(digest.as_str())).unwrap();
+        fs::write(shelf.join(digest.as_str()).join("rootfs"), vec![1; 8192]).unwrap();
+    }
+    let told = collect(&service, Mode::DryRun).await;
+    assert_eq!(told.garbage.len(), 1);
+    assert_eq!((told.garbage[0].waste, told.freed_bytes), (Waste::PoolRevision, 8192));
+    assert_eq!(collect(&service, Mode::Remove).await.garbage, told.garbage);
+    assert!(shelf.join(needed.as_str()).exists() && !shelf.join(spare.as_str()).exists());
 }
 
 #[tokio::test]

@@ -5,8 +5,11 @@
 //! [`Service`] method and what that returns into the reply.
 
 mod agent;
+mod deployment;
+mod event;
 mod image;
 mod instance;
+mod node;
 mod pool;
 mod secret;
 mod tenant;
@@ -102,7 +105,17 @@ pub async fn request(request: Request, service: &Service, control: &Control) -> 
         Request::InstanceDestroy(call) => answer(call, service, control).await,
         Request::InstanceAdopt(call) => answer(call, service, control).await,
         Request::InstanceHostLog(call) => answer(call, service, control).await,
+        Request::NodeInfo(call) => answer(call, service, control).await,
+        Request::NodeStats(call) => answer(call, service, control).await,
+        Request::NodeDisk(call) => answer(call, service, control).await,
+        Request::NodeGc(call) => answer(call, service, control).await,
+        Request::NodeOverview(call) => answer(call, service, control).await,
+        Request::NodeDoctor(call) => answer(call, service, control).await,
+        Request::EventList(call) => answer(call, service, control).await,
+        Request::EventVerify(call) => answer(call, service, control).await,
         Request::NetVerify(call) => answer(call, service, control).await,
+        Request::DeploymentNew(call) => answer(call, service, control).await,
+        Request::DeploymentConnect(call) => answer(call, service, control).await,
         Request::AgentStatus(call) => answer(call, service, control).await,
         Request::AgentDesired(call) => answer(call, service, control).await,
         Request::AgentReconcile(call) => answer(call, service, control).await,

@@ -149,6 +149,21 @@ async fn another_tenants_envelope_keeps_a_lost_key_from_being_replaced() {
 }
 
 #[tokio::test]
+async fn a_second_key_is_not_used_beside_the_first() {
+    let (_root, service) = testing::service();
+    service.set_secrets(one("A", b"x")).await.unwrap();
+    let mut other = service.tenant(&acme()).unwrap();
+    other.tenant_id = "beta".parse().unwrap();
+    service.records.put_tenant(&other).unwrap();
+    fs::remove_file(key(&service)).unwrap();
+    mvm_host::secrets::HostKey::load_or_create(&service.dirs.config).unwrap();
+    let set = Set { tenant: "beta".parse().unwrap(), ..one("B", b"y") };
+    let error = service.set_secrets(set).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable);
+    assert!(error.chain().contains("this host has key"), "{}", error.chain());
+}
+
+#[tokio::test]
 async fn secrets_encrypted_elsewhere_are_named_and_kept() {
     let (_root, service) = testing::service();
     service.set_secrets(one("A", b"x")).await.unwrap();

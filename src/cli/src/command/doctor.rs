@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
-use mvm_agent::doctor::{Check, Health};
 use mvm_agent::error::Result;
+use mvm_api::node::{Check, Doctor, Health};
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -20,18 +21,18 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("doctor", args.json.into(), doctor)
+    in_session("doctor", args.json.into(), doctor)
 }
 
-async fn doctor(context: Context) -> Result<ExitCode> {
-    let checks = context.service.checks().await;
-    let verdicts = context.service.known_verdicts();
-    match context.form {
-        Form::Json => output::json(&serde_json::json!({ "checks": checks, "vmms": verdicts }))?,
+async fn doctor(session: Session) -> Result<ExitCode> {
+    let found = session.call(Doctor {}).await?;
+    let checks = &found.checks;
+    match session.form {
+        Form::Json => output::json(&found)?,
         Form::People => {
             checks.iter().try_for_each(print)?;
-            for verdict in &verdicts {
-                output::line(&format!("      vmm             {verdict}"))?;
+            for proof in &found.vmms {
+                output::line(&format!("      vmm             {}", proof.found))?;
             }
         }
     }

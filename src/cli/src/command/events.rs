@@ -4,16 +4,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use mvm_agent::audit::{Event, Log, Outcome};
-use mvm_agent::error::{Error, Kind, Result};
+use mvm_agent::error::Result;
+use mvm_agent::service::now;
+use mvm_api::event::{Event, List, Outcome, Verify};
 use mvm_model::TenantName;
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// How often a followed log is looked at.
 const LOOK: Duration = Duration::from_millis(300);
+/// How many events are asked for at each look.
+const FOLLOWED: usize = 500;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -36,67 +40,52 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("events", args.json.into(), |context| events(context, args))
+    in_session("events", args.json.into(), |session| events(session, args))
 }
 
-async fn events(context: Context, args: Args) -> Result<ExitCode> {
-    let logs = logs(&context, args.tenant.as_ref())?;
+async fn events(session: Session, args: Args) -> Result<ExitCode> {
     if args.verify {
-        return verify(&logs);
+        return verify(&session, args.tenant).await;
     }
-    let mut seen = collect(&logs);
-    let from = seen.len().saturating_sub(args.last);
-    show(&context, &seen[from..])?;
-    while args.follow && !context.cancel.load(std::sync::atomic::Ordering::SeqCst) {
+    let list = |last| List { tenant: args.tenant.clone(), last };
+    let started = now();
+    let mut seen = session.call(list(args.last)).await?;
+    show(session.form, &seen)?;
+    while args.follow && !session.cancel.load(std::sync::atomic::Ordering::SeqCst) {
         tokio::time::sleep(LOOK).await;
-        let now = collect(&self::logs(&context, args.tenant.as_ref())?);
-        let new: Vec<_> = now.iter().filter(|event| !seen.contains(event)).cloned().collect();
-        show(&context, &new)?;
-        seen = now;
+        // More than happen between two looks.
+        let latest = session.call(list(args.last.max(FOLLOWED))).await?;
+        let begun = seen.first().map_or(started, |event| event.at);
+        let is_new = |event: &&Event| event.at >= begun && !seen.contains(event);
+        let new: Vec<_> = latest.iter().filter(is_new).cloned().collect();
+        show(session.form, &new)?;
+        seen.extend(new);
+        let old = seen.len().saturating_sub(2 * FOLLOWED);
+        seen.drain(..old);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn logs(context: &Context, tenant: Option<&TenantName>) -> Result<Vec<(TenantName, Log)>> {
-    let audited = context.service.audited();
-    let wanted = match tenant {
-        None => audited,
-        Some(tenant) if audited.contains(tenant) => vec![tenant.clone()],
-        Some(tenant) => {
-            return Err(Error::new(
-                Kind::NotFound,
-                tenant,
-                format!("nothing was ever done to a tenant {tenant}"),
-            ));
-        }
-    };
-    let log = |tenant: TenantName| (tenant.clone(), Log::of(&context.service.dirs.state, &tenant));
-    Ok(wanted.into_iter().map(log).collect())
-}
-
-fn collect(logs: &[(TenantName, Log)]) -> Vec<Event> {
-    let mut events: Vec<_> = logs.iter().flat_map(|(_, log)| log.events()).collect();
-    events.sort_by_key(|event| event.at);
-    events
-}
-
-fn verify(logs: &[(TenantName, Log)]) -> Result<ExitCode> {
-    let mut holds = true;
-    for (tenant, log) in logs {
-        match log.verify() {
-            Ok(last) => output::line(&format!("{tenant}: {last} events, none changed"))?,
-            Err(what) => {
-                holds = false;
-                output::line(&format!("{tenant}: {what}"))?;
-            }
+async fn verify(session: &Session, tenant: Option<TenantName>) -> Result<ExitCode> {
+    let logs = session.call(Verify { tenant }).await?;
+    if session.form == Form::Json {
+        output::json(&logs)?;
+    } else {
+        for log in &logs {
+            let found = match &log.problem {
+                None => format!("{} events, none changed", log.last),
+                Some(problem) => problem.clone(),
+            };
+            output::line(&format!("{}: {found}", log.tenant))?;
         }
     }
+    let holds = logs.iter().all(|log| log.problem.is_none());
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn show(context: &Context, events: &[Event]) -> Result<()> {
+fn show(form: Form, events: &[Event]) -> Result<()> {
     for event in events {
-        if context.form == Form::Json {
+        if form == Form::Json {
             let json = serde_json::to_string(event).unwrap_or_default();
             output::line(&json)?;
             continue;

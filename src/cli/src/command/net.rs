@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, Subcommand};
 use mvm_agent::error::Result;
-use mvm_host::net::Report;
+use mvm_api::net::{Report, Verify};
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -29,18 +30,18 @@ pub struct VerifyArgs {
 /// Runs a verb.
 pub fn run(command: Command) -> ExitCode {
     let Command::Verify(args) = command;
-    as_root("net verify", args.json.into(), verify)
+    in_session("net verify", args.json.into(), verify)
 }
 
-async fn verify(context: Context) -> Result<ExitCode> {
-    let report = context.service.verify_and_probe_net().await?;
-    let clean = report.is_clean();
-    match context.form {
+async fn verify(session: Session) -> Result<ExitCode> {
+    let report = session.call(Verify {}).await?;
+    let clean = report.clean;
+    match session.form {
         Form::Json => output::json(&report)?,
         Form::People => {
             for finding in &report.findings {
-                let severity = format!("{:?}", finding.severity).to_lowercase();
-                output::line(&format!("{severity}: {}: {}", finding.object, finding.problem))?;
+                let (severity, object) = (&finding.severity, &finding.object);
+                output::line(&format!("{severity}: {object}: {}", finding.problem))?;
                 output::line(&format!("  hint: {}", finding.remedy))?;
             }
             output::line(&verdict(&report))?;
@@ -51,7 +52,7 @@ async fn verify(context: Context) -> Result<ExitCode> {
 
 fn verdict(report: &Report) -> String {
     let Report { tenants, ports, probed, .. } = report;
-    match (report.is_clean(), report.findings.is_empty(), tenants) {
+    match (report.clean, report.findings.is_empty(), tenants) {
         (true, true, 0) => "clean: no bridges remaining".to_owned(),
         (true, _, _) => format!(
             "clean: {tenants} tenant bridges correct, subnets match, no cross-tenant leakage \

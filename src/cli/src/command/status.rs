@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
-use mvm_agent::overview::Overview;
+use mvm_api::node::{GetOverview, Overview};
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -20,12 +21,12 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("status", args.json.into(), status)
+    in_session("status", args.json.into(), status)
 }
 
-async fn status(context: Context) -> Result<ExitCode> {
-    let overview = context.service.overview().await?;
-    match context.form {
+async fn status(session: Session) -> Result<ExitCode> {
+    let overview = session.call(GetOverview {}).await?;
+    match session.form {
         Form::Json => output::json(&overview)?,
         Form::People => print(&overview)?,
     }
@@ -33,7 +34,7 @@ async fn status(context: Context) -> Result<ExitCode> {
 }
 
 fn print(overview: &Overview) -> Result<()> {
-    let facts = &overview.facts;
+    let facts = &overview.machine;
     let counts: Vec<_> =
         overview.instances.iter().map(|(status, count)| format!("{count} {status}")).collect();
     let mut pairs = vec![
@@ -55,8 +56,8 @@ fn print(overview: &Overview) -> Result<()> {
             "nothing proven since this boot; 'mvm bootstrap' proves it".into(),
         ));
     }
-    for verdict in &overview.vmms {
-        pairs.push(("Accelerator", verdict.to_string()));
+    for proof in &overview.vmms {
+        pairs.push(("Accelerator", proof.found.clone()));
     }
     pairs.extend([
         ("Agent", overview.agent.clone()),

@@ -15,7 +15,8 @@ pub fn is_own_flake(dir: &Path) -> bool {
     let same_text = || fs::read_to_string(dir.join("flake.nix")).is_ok_and(|text| text == FLAKE);
     let whole = |dir: &Path| dir.canonicalize().ok();
     let in_checkout = || {
-        checkout_of_this_program().is_some_and(|root| whole(&root).is_some_and(|root| whole(dir) == Some(root)))
+        checkout_of_this_program()
+            .is_some_and(|root| whole(&root).is_some_and(|root| whole(dir) == Some(root)))
     };
     same_text() || in_checkout()
 }

@@ -174,8 +174,20 @@ fn check_place(place: &str) -> Result<(), BadFlakeRef> {
         return if good { Ok(()) } else { Err(bad()) };
     }
     match place.split_once(':') {
-        None => if is_registered(place) { Ok(()) } else { Err(bad()) },
-        Some(("flake", name)) => if is_registered(name) { Ok(()) } else { Err(bad()) },
+        None => {
+            if is_registered(place) {
+                Ok(())
+            } else {
+                Err(bad())
+            }
+        }
+        Some(("flake", name)) => {
+            if is_registered(name) {
+                Ok(())
+            } else {
+                Err(bad())
+            }
+        }
         Some((forge, rest)) if FORGES.contains(&forge) => check_forge(rest).ok_or_else(bad),
         Some((scheme, rest)) => check_url(scheme, rest),
     }

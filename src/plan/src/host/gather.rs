@@ -30,7 +30,7 @@ pub(super) fn gather<'a>(
 ) -> Planner<'a> {
     let memory = HostMemory::new(observed.guest_mem_mib, &observed.tenants);
     let (tenants, pools, plan) = (Vec::new(), Vec::new(), Plan::default());
-    let planner = Planner { plan, memory, tenants, pools, now };
+    let planner = Planner { plan, memory, tenants, pools, order: terms.order, now };
     let mut gathering = Gathering { planner, desired, terms, now };
     let mut present: HashMap<&TenantName, &ObservedTenant> =
         observed.tenants.iter().map(|tenant| (&tenant.spec.tenant_id, tenant)).collect();

@@ -1,6 +1,9 @@
 //! Up: what wakes, resumes, boots and is created, the entry of a tenant first.
 
+use std::collections::HashSet;
+
 use mvm_model::desired::InstanceSpec;
+use mvm_model::id::PoolPath;
 use mvm_model::observed::ImageState;
 
 use super::{Planner, RANKS};
@@ -8,6 +11,7 @@ use crate::account::{Addresses, Held};
 use crate::note::{About, Reason};
 use crate::slots::{Act, Then};
 use crate::step::{Step, Why};
+use crate::terms::Order;
 
 /// How long a failed build is not tried again, milliseconds.
 const BUILD_BACKOFF: u64 = 300_000;
@@ -36,10 +40,14 @@ impl Planner<'_> {
         }
     }
 
-    /// Per role: wake, resume, start, create.
+    /// Per role: wake, resume, start, create. What is built or created of an earlier role boots
+    /// in the next plan; the later roles of that tenant wait for it.
     pub(super) fn up(&mut self) {
+        let mut waits = vec![false; self.tenants.len()];
         for rank in 0..RANKS {
-            let pools = self.ranked(rank);
+            let (all, before) = (self.ranked(rank), self.plan.steps.len());
+            let is_next = |pool: &usize| !waits[self.pools[*pool].tenant];
+            let pools: Vec<usize> = all.iter().copied().filter(is_next).collect();
             for pool in &pools {
                 self.wake(*pool);
             }
@@ -47,9 +55,24 @@ impl Planner<'_> {
                 self.resume(*pool);
             }
             self.start(&pools);
-            for pool in &pools {
+            for pool in &all {
                 self.create(*pool);
             }
+            if self.order == Order::Strict {
+                self.wait_for_new(&all, before, &mut waits);
+            }
+        }
+    }
+
+    /// Marks the tenants in which something of these pools is built or created by this plan.
+    fn wait_for_new(&self, pools: &[usize], since: usize, waits: &mut [bool]) {
+        let created = self.plan.steps[since..].iter();
+        let created = created.filter(|step| matches!(step, Step::Create { .. }));
+        let built = self.plan.steps[..since].iter();
+        let built = built.filter(|step| matches!(step, Step::BuildImage { .. }));
+        let new: HashSet<&PoolPath> = created.chain(built).filter_map(Step::pool).collect();
+        for pool in pools.iter().map(|place| &self.pools[*place]) {
+            waits[pool.tenant] |= new.contains(&pool.path);
         }
     }
 

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
-use mvm_agent::disk::{NodeDisk, TenantDisk};
 use mvm_agent::error::Result;
+use mvm_api::node::{GetDisk, NodeDisk, TenantDisk};
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -20,12 +21,12 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("node disk", args.json.into(), disk)
+    in_session("node disk", args.json.into(), disk)
 }
 
-async fn disk(context: Context) -> Result<ExitCode> {
-    let disk = context.service.node_disk()?;
-    match context.form {
+async fn disk(session: Session) -> Result<ExitCode> {
+    let disk = session.call(GetDisk {}).await?;
+    match session.form {
         Form::Json => output::json(&disk)?,
         Form::People => print(&disk)?,
     }

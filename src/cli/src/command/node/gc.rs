@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
-use mvm_agent::gc::{Collection, Mode, Waste};
+use mvm_api::node::{Collection, Gc, Mode, Waste};
 
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
 use crate::progress::Step;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -25,15 +26,15 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    as_root("node gc", form, |context| gc(context, args))
+    in_session("node gc", form, |session| gc(session, args))
 }
 
-async fn gc(context: Context, args: Args) -> Result<ExitCode> {
+async fn gc(session: Session, args: Args) -> Result<ExitCode> {
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Remove };
     let step = Step::start("looking for what nothing needs");
-    let done = context.service.node_gc(mode, step.sink(), context.cancel.clone()).await?;
+    let done = session.call_showing(Gc { mode }, &step).await?;
     step.done();
-    match context.form {
+    match session.form {
         Form::Json => output::json(&done)?,
         Form::People => print(&done)?,
     }
@@ -53,12 +54,13 @@ fn print(done: &Collection) -> Result<()> {
     output::line(&match (done.mode, done.garbage.is_empty()) {
         (_, true) => "nothing to remove: everything is needed".to_owned(),
         (Mode::Remove, false) => format!("{freed} freed"),
-        (Mode::DryRun, false) => format!("{freed} would be freed; nothing was removed"),
+        (Mode::DryRun, false) => format!("at least {freed} would be freed; nothing was removed"),
     })
 }
 
 fn word(waste: Waste) -> &'static str {
     match waste {
+        Waste::PoolRevision => "unneeded revision",
         Waste::Images => "unneeded images",
         Waste::HalfRemoved => "half removed",
         Waste::Snapshot => "unneeded snapshot",

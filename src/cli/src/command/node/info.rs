@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
-use mvm_agent::node::NodeInfo;
+use mvm_api::node::{GetInfo, NodeInfo};
 
 use super::counted;
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -21,12 +22,12 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("node info", args.json.into(), info)
+    in_session("node info", args.json.into(), info)
 }
 
-async fn info(context: Context) -> Result<ExitCode> {
-    let info = context.service.node_info().await?;
-    match context.form {
+async fn info(session: Session) -> Result<ExitCode> {
+    let info = session.call(GetInfo {}).await?;
+    match session.form {
         Form::Json => output::json(&info)?,
         Form::People => print(&info)?,
     }
@@ -34,7 +35,7 @@ async fn info(context: Context) -> Result<ExitCode> {
 }
 
 fn print(info: &NodeInfo) -> Result<()> {
-    let (facts, given) = (&info.facts, info.given);
+    let (facts, given) = (&info.machine, info.given);
     let mut pairs = vec![
         ("Node", info.node_id.clone()),
         ("Host name", info.hostname.clone()),
@@ -47,7 +48,7 @@ fn print(info: &NodeInfo) -> Result<()> {
     pairs.extend(
         info.vmm_programs.iter().map(|program| (program.name.as_str(), program.state.clone())),
     );
-    pairs.extend(info.vmms.iter().map(|verdict| ("Accelerator", verdict.to_string())));
+    pairs.extend(info.vmms.iter().map(|proof| ("Accelerator", proof.found.clone())));
     if info.vmms.is_empty() {
         let none = "nothing proven since this boot; 'mvm bootstrap' proves it";
         pairs.push(("Accelerator", none.into()));

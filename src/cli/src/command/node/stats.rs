@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
-use mvm_agent::node::NodeStats;
+use mvm_api::node::{FileSystem, GetStats, NodeStats};
 
 use super::counted;
-use crate::command::as_root;
+use crate::command::in_session;
 use crate::output;
-use crate::runtime::{Context, Form};
+use crate::runtime::Form;
+use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -21,12 +22,12 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root("node stats", args.json.into(), stats)
+    in_session("node stats", args.json.into(), stats)
 }
 
-async fn stats(context: Context) -> Result<ExitCode> {
-    let stats = context.service.node_stats().await;
-    match context.form {
+async fn stats(session: Session) -> Result<ExitCode> {
+    let stats = session.call(GetStats {}).await?;
+    match session.form {
         Form::Json => output::json(&stats)?,
         Form::People => {
             print(&stats)?;
@@ -64,7 +65,7 @@ fn print(stats: &NodeStats) -> Result<()> {
 }
 
 /// A file system for people.
-pub(super) fn disk_line(disk: &mvm_agent::disk::FileSystem) -> String {
+pub(super) fn disk_line(disk: &FileSystem) -> String {
     format!(
         "{} of {} free at {}",
         output::bytes(disk.free_bytes),

@@ -41,7 +41,7 @@ async fn list(session: Session, args: Args) -> Result<ExitCode> {
         vec![
             record.pool_id.to_string(),
             record.role.to_string(),
-            super::info::image(&record.image),
+            record.image.to_string(),
             resources.vcpus.to_string(),
             format!("{} MiB", resources.mem_mib),
             format!("{}/{}/{}", want.running, want.warm, want.sleeping),

@@ -35,7 +35,8 @@ async fn rollback(session: Session, args: Args) -> Result<ExitCode> {
     if session.form == Form::Json {
         return output::json(&back).map(|()| ExitCode::SUCCESS);
     }
-    let from = back.from.as_ref().map_or_else(String::new, |from| format!(" instead of {}", from.short()));
+    let from =
+        back.from.as_ref().map_or_else(String::new, |from| format!(" instead of {}", from.short()));
     output::line(&format!("pool {} uses revision {}{from}", args.pool, back.to.short()))?;
     match back.keeping {
         0 => {}

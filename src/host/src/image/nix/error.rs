@@ -50,7 +50,9 @@ impl NixError {
                  the whole output is in nix-build.log of the image cache"
                     .into(),
             ),
-            Self::Output { .. } => Some("check which Nix this is: nix --version (2.4 or later)".into()),
+            Self::Output { .. } => {
+                Some("check which Nix this is: nix --version (2.4 or later)".into())
+            }
             Self::Run(error) => error.hint(),
         }
     }

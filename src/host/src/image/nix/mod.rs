@@ -150,7 +150,8 @@ impl Nix {
                 return Ok((attribute, output));
             }
             if !output::lacks_attribute(&output.stderr) {
-                let (what, detail) = (format!("{}#{attribute}", target.flake), output::said(&output));
+                let (what, detail) =
+                    (format!("{}#{attribute}", target.flake), output::said(&output));
                 return Err(NixError::Failed { what, detail });
             }
         }

@@ -48,8 +48,8 @@ fn is_store_path(path: &Path) -> bool {
     let plain = path.components().all(|part| !matches!(part, Component::ParentDir));
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let Some((hash, rest)) = name.split_once('-') else { return false };
-    let is_hash = hash.len() == 32
-        && hash.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
+    let is_hash =
+        hash.len() == 32 && hash.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
     path.is_absolute() && plain && is_hash && !rest.is_empty()
 }
 
@@ -103,7 +103,9 @@ mod tests {
     fn the_store_path_is_the_only_result() {
         let json = |path: &str| format!(r#"[{{"drvPath":"/x.drv","outputs":{{"out":"{path}"}}}}]"#);
         assert_eq!(store_path(&json(PATH)), Ok(PATH.into()));
-        for bad in ["relative-x", "/etc/passwd", "/nix/store/../../etc/passwd", "/nix/store/short-x"] {
+        for bad in
+            ["relative-x", "/etc/passwd", "/nix/store/../../etc/passwd", "/nix/store/short-x"]
+        {
             assert!(store_path(&json(bad)).is_err(), "{bad}");
         }
         for bad in ["", "[]", "{}", "[1]"] {
@@ -121,7 +123,8 @@ mod tests {
     #[test]
     fn a_failure_is_told_from_its_first_error_on() {
         use std::os::unix::process::ExitStatusExt;
-        let stderr = format!("warning: dirty\nerror: builder failed\n  log line\n{}", "x\n".repeat(90));
+        let stderr =
+            format!("warning: dirty\nerror: builder failed\n  log line\n{}", "x\n".repeat(90));
         let status = std::process::ExitStatus::from_raw(256);
         let told = said(&Output { status, stdout: String::new(), stderr });
         assert!(told.starts_with("builder failed log line x"), "{told}");

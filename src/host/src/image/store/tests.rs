@@ -206,3 +206,22 @@ fn files_are_shared_only_while_they_are_intact() {
     assert!(!store.share(&made, &both, other.path()).unwrap());
     assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn nothing_is_collected_while_somebody_is_about_to_link() {
+    let (_dir, store) = store();
+    let made = revision(&store, "a");
+    let holds = [store.hold(control()).unwrap(), store.hold(control()).unwrap()];
+    let stop = AtomicBool::new(false);
+    let said = Mutex::new(Vec::new());
+    let sink = |progress: Progress| {
+        said.lock().unwrap().push(progress.what);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let error = store.gc(&[], Control::new(&sink, &stop)).unwrap_err();
+    assert!(error.is_cancelled(), "{error}");
+    assert!(said.lock().unwrap()[0].contains("waiting for a build"));
+    assert!(store.get(&made.digest).is_ok());
+    drop(holds);
+    assert_eq!(store.gc(&[], control()).unwrap().revisions, [made.digest]);
+}

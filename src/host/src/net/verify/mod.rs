@@ -237,7 +237,11 @@ fn leftover_guards(seen: &Seen) -> impl Iterator<Item = Finding> {
         .map(|name| warning(name, "is a guard without a tap", REMOVE))
 }
 
-pub(super) fn error(object: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Finding {
+pub(super) fn error(
+    object: &str,
+    problem: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Finding {
     finding(object, problem, remedy, Severity::Error)
 }
 

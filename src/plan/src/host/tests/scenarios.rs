@@ -394,3 +394,24 @@ fn explain_says_what_the_plan_does() {
     assert_eq!(told[0].idle.as_deref(), Some("never parked: the pool has no idle policy"));
     assert_eq!(told[1].due, Some(NOW + 600_000));
 }
+
+#[test]
+fn nobody_comes_up_before_an_entry_that_is_not_there_yet() {
+    let mut acme = tenant("acme", 7);
+    acme.pools.push(pool("gateways", Role::Gateway, 1, 0, 0));
+    acme.pools.push(pool("workers", Role::Worker, 1, 0, 0));
+    let state = desired(vec![acme]);
+    let workers = |spec: &PoolSpec| match spec.role {
+        Role::Worker => statuses(&[Status::Sleeping]),
+        _ => Vec::new(),
+    };
+    let host = observed(&state, workers);
+    let steps = |order| {
+        let terms = Terms { order, ..Terms::default() };
+        let plan = crate::host(&state, &host, &terms, NOW);
+        plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(steps(crate::Order::Strict), ["create an instance in acme/gateways"]);
+    let loose = steps(crate::Order::Loose);
+    assert_eq!(loose.len(), 2, "{loose:?}");
+}
