@@ -15,14 +15,36 @@ pub enum Outcome {
     Skipped(String),
 }
 
+/// Where scenarios run: entered once for all of them.
+pub trait Place: Sized {
+    /// Goes there, or says why nobody can here.
+    fn enter(name: &str) -> Result<Self, String>;
+
+    /// A scenario failed: whatever tells why is kept or told.
+    fn failed(&self, _scenario: &str) {}
+
+    /// Goes away and returns what is left that should not be.
+    fn leave(self) -> Vec<String>;
+}
+
+impl Place for World {
+    fn enter(name: &str) -> Result<Self, String> {
+        World::enter(name)
+    }
+
+    fn leave(self) -> Vec<String> {
+        World::leave(self)
+    }
+}
+
 /// A named scenario.
-pub type Scenario = (&'static str, fn(&World) -> Outcome);
+pub type Scenario<P> = (&'static str, fn(&P) -> Outcome);
 
 /// Runs the scenarios whose name holds one of the arguments (all without arguments).
 ///
 /// A scenario may build on what earlier ones left in the world; with a filter, those marked as
 /// foundations (name starting with `boot`) always run.
-pub fn main(world: &str, scenarios: &[Scenario]) -> ExitCode {
+pub fn main<P: Place>(world: &str, scenarios: &[Scenario<P>]) -> ExitCode {
     let filters: Vec<String> =
         std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wanted = |name: &str| {
@@ -39,7 +61,7 @@ pub fn main(world: &str, scenarios: &[Scenario]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    match World::enter(world) {
+    match P::enter(world) {
         Err(reason) => {
             for (name, _) in scenarios {
                 println!("test {world}::{name} ... skipped: {reason}");
@@ -51,6 +73,9 @@ pub fn main(world: &str, scenarios: &[Scenario]) -> ExitCode {
                 let started = Instant::now();
                 let outcome = catch_unwind(AssertUnwindSafe(|| scenario(&entered)));
                 let took = started.elapsed().as_secs_f64();
+                if outcome.is_err() {
+                    entered.failed(name);
+                }
                 match outcome {
                     Ok(Outcome::Passed) => {
                         passed += 1;

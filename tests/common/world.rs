@@ -284,7 +284,8 @@ impl World {
     }
 }
 
-fn cache_dir() -> PathBuf {
+/// Where fixtures are kept between runs.
+pub fn cache_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("MVM_TEST_CACHE") {
         return dir.into();
     }
@@ -305,10 +306,15 @@ fn spawn_piped(command: &mut Command) -> Child {
 
 /// Waits for a command; one that does not end is killed and fails the test.
 pub fn wait(child: Child, args: &[&str]) -> Output {
+    wait_for(child, args, PATIENCE)
+}
+
+/// Waits so long for a command; one that does not end is killed and fails the test.
+pub fn wait_for(child: Child, args: &[&str], patience: Duration) -> Output {
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     let (done, ended) = std::sync::mpsc::channel::<()>();
     let watchdog = std::thread::spawn(move || {
-        if ended.recv_timeout(PATIENCE).is_err() {
+        if ended.recv_timeout(patience).is_err() {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             return false;
         }

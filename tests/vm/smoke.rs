@@ -29,9 +29,9 @@ fn main() -> ExitCode {
     let whole = common::main(
         "smoke",
         &[
-            ("boot_sections_1_to_4_with_openclaw", |world| first_half(world, Pass::OpenClaw)),
+            ("sections_1_to_4", |world| first_half(world, Pass::OpenClaw)),
             ("sections_5_to_13", |world| second_half(world, Pass::OpenClaw)),
-            ("sections_1_to_4_again_with_hello", |world| first_half(world, Pass::Hello)),
+            ("sections_1_to_4_again", |world| first_half(world, Pass::Hello)),
             ("sections_5_to_13_again", |world| second_half(world, Pass::Hello)),
             ("troubleshooting_hints_are_found", trouble::hints_are_found),
         ],

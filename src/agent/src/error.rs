@@ -131,7 +131,7 @@ where
 impl Classify for FileError {
     fn classify(&self) -> (Kind, Option<String>) {
         if self.is_full() {
-            let hint = "free some space; 'mvm status' shows what is used, nothing was lost";
+            let hint = "free some space: 'mvm node disk' shows what takes it, 'mvm node gc' frees what nothing needs; nothing was lost";
             (Kind::DiskFull, Some(hint.into()))
         } else if self.is_denied() {
             (Kind::Refused, Some("run it as root".into()))

@@ -11,9 +11,10 @@ use mvm_model::state::Status;
 use mvm_model::vm::VmmKind;
 
 pub use mvm_api::node::{
-    Machine, Memory, NodeInfo, NodeStats, Program, Proof, TenantStats, Versions,
+    Machine, Memory, NodeInfo, NodeStats, Program, Proof, TenantStats, Versions, Wakes,
 };
 
+use crate::audit::{Event, Outcome};
 use crate::error::Result;
 use crate::prove::Verdict;
 use crate::service::Service;
@@ -102,6 +103,7 @@ impl Service {
             instances,
             given: together(tenants.iter().map(|tenant| tenant.usage)),
             tenants,
+            wakes: wakes(&self.events(None, usize::MAX).unwrap_or_default()),
         }
     }
 
@@ -164,6 +166,23 @@ fn together(usages: impl Iterator<Item = Usage>) -> Usage {
         running: sum.running + usage.running,
         warm: sum.warm + usage.warm,
     })
+}
+
+/// Counted from what the audit log says of each.
+fn wakes(events: &[Event]) -> Wakes {
+    let mut wakes = Wakes::default();
+    let woke = |event: &&Event| event.event == "instance.wake" && event.outcome == Outcome::Done;
+    for event in events.iter().filter(woke) {
+        let Some(reasons) = event.detail.strip_prefix("slow: ") else {
+            wakes.fast += 1;
+            continue;
+        };
+        wakes.slow += 1;
+        for reason in reasons.split("; ") {
+            *wakes.reasons.entry(reason.to_owned()).or_default() += 1;
+        }
+    }
+    wakes
 }
 
 fn rounded(value: f64) -> f64 {
@@ -233,6 +252,31 @@ mod tests {
         assert_eq!(load("0.50 1.25 2.00 1/300 42\n"), [0.5, 1.25, 2.0]);
         let told = memory("MemTotal: 8 kB\nMemAvailable:  4 kB\nSwapTotal: 2 kB\nSwapFree: 1 kB\n");
         assert_eq!(told, Memory { total_bytes: 8192, available_bytes: 4096, swapped_bytes: 1024 });
+    }
+
+    #[test]
+    fn slow_wakes_are_counted_with_their_reasons() {
+        let event = |event: &str, outcome, detail: &str| Event {
+            seq: 1,
+            at: 1,
+            tenant: "acme".into(),
+            object: "acme/workers/i-00000001".into(),
+            event: event.into(),
+            outcome,
+            detail: detail.into(),
+            by: "a test".into(),
+            previous: String::new(),
+        };
+        let told = wakes(&[
+            event("instance.wake", Outcome::Done, ""),
+            event("instance.wake", Outcome::Done, "slow: secrets were written; an old image"),
+            event("instance.wake", Outcome::Done, "slow: secrets were written"),
+            event("instance.wake", Outcome::Failed, "slow: x"),
+            event("instance.start", Outcome::Done, ""),
+        ]);
+        assert_eq!((told.fast, told.slow), (1, 2));
+        assert_eq!(told.reasons["secrets were written"], 2);
+        assert_eq!(told.reasons.len(), 2);
     }
 
     #[tokio::test]

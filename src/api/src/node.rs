@@ -148,6 +148,19 @@ pub struct NodeStats {
     pub given: Usage,
     /// The same by tenant.
     pub tenants: Vec<TenantStats>,
+    /// Wakes, as far back as the audit log goes.
+    pub wakes: Wakes,
+}
+
+/// How instances woke.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Wakes {
+    /// With everything ready.
+    pub fast: u64,
+    /// With something still to be done first.
+    pub slow: u64,
+    /// What that was, and how often.
+    pub reasons: BTreeMap<String, u64>,
 }
 
 /// Memory of the host, bytes.

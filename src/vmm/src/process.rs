@@ -32,9 +32,8 @@ pub fn identify(pid: u32) -> io::Result<ProcessId> {
 
 /// Whether exactly this process still runs; a zombie does not.
 pub fn is_alive(process: &ProcessId) -> bool {
-    let lives = |stat: Stat| {
-        stat.start_ticks == process.start_ticks && !matches!(stat.state, 'Z' | 'X')
-    };
+    let lives =
+        |stat: Stat| stat.start_ticks == process.start_ticks && !matches!(stat.state, 'Z' | 'X');
     is_of_this_boot(process) && read_stat(process.pid).is_ok_and(lives)
 }
 

@@ -18,9 +18,9 @@ kernel=$1 out=$2
 release=$(ls "$kernel/lib/modules")
 digest=$({ cat "$0"; echo "$(basename "$kernel")"; } | sha256sum | cut -c1-16)
 done=$out/$digest
-[ -d "$done" ] && { echo "$done"; exit 0; }
+[ -d "$done" ] && { touch "$done"; echo "$done"; exit 0; }
 
-packages=systemd,systemd-sysv,dbus,udev,kmod,nftables,iproute2,e2fsprogs,erofs-utils,procps,busybox-static
+packages=systemd,systemd-sysv,dbus,udev,kmod,apt,nftables,iproute2,e2fsprogs,erofs-utils,procps,busybox-static
 
 # What a machine of its own has beside packages.
 settings() {
@@ -29,10 +29,11 @@ settings() {
   printf '127.0.0.1 localhost mvm-host\n' > "$tree/etc/hosts"
   printf '/dev/vda / ext4 rw,errors=remount-ro 0 1\n' > "$tree/etc/fstab"
   : > "$tree/etc/machine-id"
-  printf 'kvm-amd\ntun\n' > "$tree/etc/modules-load.d/mvm-test.conf"
-  # A journal that a power cut leaves behind, and whose end the tests can read.
-  mkdir -p "$tree/etc/systemd/journald.conf.d" "$tree/var/log/journal"
-  printf '[Journal]\nStorage=persistent\nSyncIntervalSec=1s\nSystemMaxUse=64M\nRateLimitBurst=0\n' \
+  printf 'kvm-amd\ntun\nvirtio_console\n' > "$tree/etc/modules-load.d/mvm-test.conf"
+  # What is said is on the console at once, which is a file of the test's: a journal on disk would
+  # be gone with a power cut, and its syncs would save what the cut should lose.
+  mkdir -p "$tree/etc/systemd/journald.conf.d"
+  printf '[Journal]\nStorage=volatile\nForwardToConsole=yes\nTTYPath=/dev/ttyS0\nMaxLevelConsole=info\nRateLimitBurst=0\n' \
     > "$tree/etc/systemd/journald.conf.d/mvm-test.conf"
   # The channel: the project's own guest agent, as a service on the port the test listens at.
   printf '%s\n' 'SUBSYSTEM=="virtio-ports", ATTR{name}=="mvm.agent", TAG+="systemd", ENV{SYSTEMD_WANTS}+="mvm-test-channel.service"' \
@@ -49,14 +50,21 @@ Restart=on-failure
 OOMScoreAdjust=-1000
 TasksMax=infinity
 UNIT
-  # Nobody logs in, nothing is fetched, nothing is cleaned on a timer.
+  # Nobody logs in, nothing is fetched or cleaned on a timer, and emulated seconds are not spent
+  # on what no test looks at.
   local unit
   for unit in getty.target getty@tty1.service serial-getty@ttyS0.service apt-daily.timer \
     apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
-    fstrim.timer systemd-update-utmp.service systemd-timesyncd.service \
-    systemd-pstore.service systemd-network-generator.service; do
+    fstrim.timer systemd-logind.service systemd-user-sessions.service systemd-sysusers.service \
+    systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-pstore.service \
+    systemd-timesyncd.service modprobe@.service dev-hugepages.mount dev-mqueue.mount \
+    sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount \
+    sys-fs-fuse-connections.mount; do
     ln -sf /dev/null "$tree/etc/systemd/system/$unit"
   done
+  printf 'blacklist %s\n' aesni_intel ghash_clmulni_intel crct10dif_pclmul crc32_pclmul \
+    sha512_ssse3 sha256_ssse3 sha1_ssse3 vmw_vsock_vmci_transport evdev button \
+    > "$tree/etc/modprobe.d/mvm-test.conf"
   ln -sf /lib/systemd/system/multi-user.target "$tree/etc/systemd/system/default.target"
 }
 
@@ -107,6 +115,6 @@ initrd "$work/tree" > "$work/initrd"
 cp "$kernel/boot/vmlinuz-$release" "$work/vmlinuz"
 mv "$work" "$done"
 trap - EXIT
-# Roots of earlier recipes.
-find "$out" -mindepth 1 -maxdepth 1 ! -path "$done" -exec rm -rf {} +
+# Roots of earlier recipes that nobody made or used today.
+find "$out" -mindepth 1 -maxdepth 1 ! -path "$done" -mmin +1440 -exec rm -rf {} +
 echo "$done"

@@ -64,7 +64,7 @@ pub fn bad_input_is_refused_by_name(world: &World) -> Outcome {
         (&["tenant", "info", "nobody"], 3, "no tenant nobody"),
         (&["pool", "create", "aa/more", "--cpus", "0"], 2, "outside 1 to 32"),
         (&["pool", "create", "aa/more", "--mem", "99999999999"], 2, "MiB"),
-        (&["pool", "create", "aa/more", "--profile", "windows"], 2, "minimal, node"),
+        (&["pool", "create", "aa/more", "--profile", "windows"], 2, "minimal, hello, node"),
         (&["pool", "create", "nobody/more"], 3, "no tenant"),
         (&["pool", "scale", "aa/workers", "--running", "999"], 4, "max_instances_per_pool"),
         (&["pool", "destroy", "aa/workers"], 4, "--force"),

@@ -37,7 +37,7 @@ pub fn section_6_pool(shell: &mut Shell) {
     shell.ok("mvm pool build smoke-test/workers");
     shell.ok("mvm pool scale smoke-test/workers --running 2 --warm 1 --sleeping 1");
     let info = shell.ok("mvm pool info smoke-test/workers");
-    says(&info, &["2 running, 1 warm, 1 sleeping", "embedded", "(."]);
+    says(&info, &["2 running, 1 warm, 1 sleeping", "embedded", "(typed: .)"]);
     let pool = shell.world.path("state/tenants/smoke-test/pools/workers");
     let revisions = std::fs::read_dir(pool.join("artifacts/revisions")).expect("revisions");
     let revision = revisions.flatten().next().expect("one").path();

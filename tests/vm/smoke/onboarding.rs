@@ -111,8 +111,9 @@ fn gateway_listens(shell: &Shell) {
     let (gateway, worker) = (of("gateways"), of("workers"));
     let port = if shell.pass == Pass::OpenClaw { 18789 } else { 8080 };
     let worker = format!("smoke-app/workers/{}", worker["instance_id"].as_str().expect("an id"));
-    let probe =
-        format!("timeout 5 nc -z {} {port}", gateway["guest_ip"].as_str().expect("an address"));
+    let address = gateway["guest_ip"].as_str().expect("an address");
+    let ask = r"printf 'GET / HTTP/1.0\r\n\r\n' | timeout 10 nc";
+    let probe = format!("{ask} {address} {port} | grep -q ^HTTP");
     shell.world.eventually("the gateway listens", READY, || shell.world.guest_can(&worker, &probe));
 }
 

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
 use crate::common::World;
 use crate::common::terminal::Terminal;
-use crate::common::world::{spawn, told, wait};
+use crate::common::world::{spawn, told, wait_for};
+
+/// How long a line may take: a deployment waits five minutes for its gateway to listen.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Which deployment the pass makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +65,7 @@ impl<'a> Shell<'a> {
     /// Runs a line; everything about it.
     pub fn run(&self, line: &str) -> Output {
         let line = self.line(line);
-        wait(spawn(self.command(&line)), &[&line])
+        wait_for(spawn(self.command(&line)), &[&line], PATIENCE)
     }
 
     /// Runs a line, which must succeed; what it printed on stdout.

@@ -11,6 +11,9 @@ use crate::output;
 use crate::runtime::Form;
 use crate::session::Session;
 
+/// Less is not shown by itself, bytes.
+const WORTH_A_LINE: u64 = 64 << 10;
+
 /// Arguments.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
@@ -69,8 +72,8 @@ fn tenant_rows(tenant: &TenantDisk) -> Vec<Vec<String>> {
         ("records and configuration", tenant.other_bytes, String::new()),
     ];
     let shown = parts.into_iter().enumerate();
-    // The first line tells that the tenant is there at all.
-    let shown = shown.filter(|(index, (_, bytes, _))| *index == 0 || *bytes > 0);
+    // The first line tells that the tenant is there at all; a few links and records say nothing.
+    let shown = shown.filter(|(index, (_, bytes, _))| *index == 0 || *bytes >= WORTH_A_LINE);
     shown
         .map(|(_, (what, bytes, note))| vec![format!("{name}: {what}"), output::bytes(bytes), note])
         .collect()

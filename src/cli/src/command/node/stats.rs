@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
-use mvm_api::node::{FileSystem, GetStats, NodeStats};
+use mvm_api::node::{FileSystem, GetStats, NodeStats, Wakes};
 
 use super::counted;
 use crate::command::in_session;
@@ -61,7 +61,15 @@ fn print(stats: &NodeStats) -> Result<()> {
     ];
     pairs.extend(stats.file_systems.iter().map(|disk| ("Disk", disk_line(disk))));
     pairs.push(("Instances", counted(&stats.instances)));
+    pairs.push(("Wakes", wakes(&stats.wakes)));
     output::pairs(&pairs)
+}
+
+fn wakes(wakes: &Wakes) -> String {
+    let reasons: Vec<_> =
+        wakes.reasons.iter().map(|(reason, count)| format!("{count} × {reason}")).collect();
+    let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    format!("{} fast, {} slow{why}", wakes.fast, wakes.slow)
 }
 
 /// A file system for people.

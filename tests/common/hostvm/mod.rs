@@ -1,0 +1,293 @@
+//! A host of our own: a QEMU machine with Debian, systemd and an emulated processor that can run
+//! virtual machines, in which a real Firecracker boots real guests. A test reads as sentences:
+//!
+//! ```text
+//! let host = HostVm::boot("name")?;              // Err: why it cannot be had here
+//! host.mvm(&["tenant", "create", "aa"]);         // must succeed; stdout
+//! host.sh("systemctl start mvm-agent");          // must succeed; stdout
+//! host.cut_power(PowerCut::LosesUnflushed);      // the machine is off, its disk as it would be
+//! host.boot_again();
+//! assert_eq!(host.read("/data/record"), b"…");
+//! ```
+//!
+//! ```text
+//!  root.sh ── Debian root, once per recipe ──┐
+//!  this build, Firecracker, a guest image ───┴─ image.rs ─► one ext4 image, once per build
+//!                                                               │ a copy per boot
+//!  disk.rs    what the disk holds between boots ◄───────────────┤
+//!  machine.rs the QEMU process                 ◄────────────────┘
+//!  channel.rs mvm-guest as a service in it: programs and files, no network, no ssh
+//! ```
+//!
+//! The machine has no network. Times in it are an emulated processor's: only ratios mean anything.
+
+mod channel;
+mod disk;
+mod image;
+mod machine;
+mod parts;
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::common::harness::Place;
+use crate::common::world::{cache_dir, told};
+
+use channel::Channel;
+use disk::Disk;
+pub use disk::PowerCut;
+use machine::Machine;
+pub use machine::Shape;
+
+/// How long a boot may take, on a machine with ten times more to do than it can.
+const BOOT: Duration = Duration::from_secs(120);
+/// How long a command may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How long an orderly end may take.
+const SHUTDOWN: Duration = Duration::from_secs(60);
+
+/// A host of our own.
+pub struct HostVm {
+    name: String,
+    dir: PathBuf,
+    shape: Shape,
+    disk: RefCell<Disk>,
+    running: RefCell<Option<Running>>,
+}
+
+struct Running {
+    machine: Machine,
+    channel: Channel,
+}
+
+impl HostVm {
+    /// Boots a machine with this build of mvm installed.
+    ///
+    /// # Errors
+    /// Why it cannot be had here.
+    pub fn boot(name: &str) -> Result<Self, String> {
+        Self::boot_shaped(name, Shape::default())
+    }
+
+    /// Boots a machine of another shape.
+    ///
+    /// # Errors
+    /// Why it cannot be had here.
+    pub fn boot_shaped(name: &str, shape: Shape) -> Result<Self, String> {
+        let cache = cache_dir();
+        let parts = parts::find(&cache)?;
+        let image = image::of(&parts, &cache.join("hostvm/images"))?;
+        let dir = cache.join("worlds").join(format!("hostvm-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let disk = RefCell::new(Disk::new(&dir, &image, &parts.root));
+        let host = Self { name: name.into(), dir, shape, disk, running: RefCell::new(None) };
+        host.boot_again();
+        Ok(host)
+    }
+
+    /// Boots the machine, which is off, with the disk as it was left.
+    pub fn boot_again(&self) {
+        let mut running = self.running.borrow_mut();
+        assert!(running.is_none(), "the host VM is running");
+        let started = Instant::now();
+        let mut disk = self.disk.borrow_mut();
+        let machine = Machine::start(&self.name, &self.dir, &mut disk, &self.shape);
+        let connected = Channel::connect(&machine.channel, started + BOOT);
+        let channel = connected.unwrap_or_else(|why| {
+            panic!("the host VM does not answer: {why}\n{}", tail(&machine.console, 60))
+        });
+        *running = Some(Running { machine, channel });
+        drop((running, disk));
+        // Degraded is an answer too: what failed is the business of who looks for it.
+        self.run(&["systemctl", "is-system-running", "--wait"]);
+        eprintln!("{}: up after {:.1} s", self.name, started.elapsed().as_secs_f64());
+    }
+
+    /// Runs a program to its end and returns everything about it.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.run_with_input(args, &[])
+    }
+
+    /// Runs a program with bytes on its stdin.
+    pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Output {
+        self.channel(|channel| channel.run(args, input, PATIENCE))
+            .unwrap_or_else(|why| panic!("{}: {why}", args.join(" ")))
+    }
+
+    /// Runs a program, which must succeed; returns its stdout.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{}\n{}", args.join(" "), told(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs a shell script, which must succeed; returns its trimmed stdout.
+    pub fn sh(&self, script: &str) -> String {
+        self.ok(&["sh", "-ec", script]).trim().to_owned()
+    }
+
+    /// Whether a shell script succeeds.
+    pub fn can(&self, script: &str) -> bool {
+        self.run(&["sh", "-ec", script]).status.success()
+    }
+
+    /// Runs `mvm`, which must succeed; returns its stdout.
+    pub fn mvm(&self, args: &[&str]) -> String {
+        self.ok(&[&["mvm"], args].concat())
+    }
+
+    /// Runs `mvm … --json`, which must succeed.
+    pub fn mvm_json(&self, args: &[&str]) -> Value {
+        let text = self.mvm(&[args, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
+    }
+
+    /// Runs `mvm`, which must fail with this exit code; returns its stderr.
+    pub fn mvm_refuses(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(&[&["mvm"], args].concat());
+        assert_eq!(output.status.code(), Some(code), "mvm {}\n{}", args.join(" "), told(&output));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// A file's content; `None` when there is no such file.
+    pub fn read(&self, path: &str) -> Option<Vec<u8>> {
+        self.channel(|channel| channel.read(path, PATIENCE))
+            .unwrap_or_else(|why| panic!("reading {path}: {why}"))
+    }
+
+    /// A file's content as trimmed text; it must exist.
+    pub fn text(&self, path: &str) -> String {
+        let bytes = self.read(path).unwrap_or_else(|| panic!("there is no {path}"));
+        String::from_utf8_lossy(&bytes).trim().to_owned()
+    }
+
+    /// Makes or replaces a file. It is not on disk before somebody syncs.
+    pub fn write(&self, path: &str, mode: u32, content: &[u8]) {
+        self.channel(|channel| channel.write(path, mode, content, PATIENCE))
+            .unwrap_or_else(|why| panic!("writing {path}: {why}"));
+    }
+
+    /// Polls until a shell script succeeds, or panics saying what did not come about.
+    pub fn eventually(&self, what: &str, limit: Duration, script: &str) {
+        let deadline = Instant::now() + limit;
+        loop {
+            let output = self.run(&["sh", "-ec", script]);
+            if output.status.success() {
+                return;
+            }
+            let late = Instant::now() > deadline;
+            assert!(!late, "did not come about within {limit:?}: {what}\n{}", told(&output));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// The kernel's id of this boot.
+    pub fn boot_id(&self) -> String {
+        self.text("/proc/sys/kernel/random/boot_id")
+    }
+
+    /// Takes the machine's power away. It is off afterwards.
+    pub fn cut_power(&self, cut: PowerCut) {
+        let running = self.running.borrow_mut().take().expect("the host VM is off already");
+        running.machine.kill(&mut self.disk.borrow_mut(), cut);
+    }
+
+    /// Takes the power away and boots again.
+    pub fn cut_power_and_boot(&self, cut: PowerCut) {
+        self.cut_power(cut);
+        self.boot_again();
+    }
+
+    /// Turns the machine off as a person would. It is off afterwards.
+    pub fn shut_down(&self) {
+        self.end("poweroff");
+    }
+
+    /// Reboots the machine as a person would.
+    pub fn reboot(&self) {
+        self.end("reboot");
+        self.boot_again();
+    }
+
+    fn end(&self, verb: &str) {
+        self.run(&["systemctl", "--no-block", verb]);
+        let running = self.running.borrow_mut().take().expect("the host VM is off already");
+        drop(running.channel);
+        if let Err(why) = running.machine.wait(&mut self.disk.borrow_mut(), SHUTDOWN) {
+            panic!("the host VM did not {verb}: {why}");
+        }
+    }
+
+    /// Everything the console said since the machine was first booted: kernel, systemd and what
+    /// services logged.
+    pub fn console(&self) -> String {
+        let bytes = fs::read(self.dir.join("console")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Keeps what tells how the machine is in a directory, which is returned.
+    pub fn collect(&self, name: &str) -> PathBuf {
+        const LOOK: [(&str, &str); 5] = [
+            ("journal", "journalctl -b --no-pager -o short-monotonic"),
+            ("processes", "ps axo pid,ppid,uid,cgroup:60,stat,etime,args"),
+            ("units", "systemctl --no-pager list-units --all 'mvm*'; systemctl --failed"),
+            ("state", "find /var/lib/mvm /run/mvm /srv -xdev -printf '%M %U %s %p\\n'"),
+            ("network", "ip -d addr; nft list ruleset"),
+        ];
+        let dir = self.dir.join(format!("collected-{name}"));
+        let _ = fs::create_dir_all(&dir);
+        let _ = fs::copy(self.dir.join("console"), dir.join("console"));
+        for (file, script) in LOOK {
+            let look = |channel: &Channel| channel.run(&["sh", "-c", script], &[], SHUTDOWN);
+            let text = match self.running.borrow().as_ref().map(|it| look(&it.channel)) {
+                Some(Ok(output)) => told(&output),
+                Some(Err(why)) => why,
+                None => "the machine is off".into(),
+            };
+            let _ = fs::write(dir.join(file), text);
+        }
+        dir
+    }
+
+    fn channel<T>(&self, ask: impl FnOnce(&Channel) -> T) -> T {
+        let running = self.running.borrow();
+        ask(&running.as_ref().expect("the host VM is off").channel)
+    }
+}
+
+impl Place for HostVm {
+    fn enter(name: &str) -> Result<Self, String> {
+        Self::boot(name)
+    }
+
+    fn failed(&self, scenario: &str) {
+        let dir = self.collect(scenario);
+        eprintln!("collected in {}; the console ended with\n{}", dir.display(), {
+            tail(&dir.join("console"), 30)
+        });
+    }
+
+    fn leave(self) -> Vec<String> {
+        if self.running.borrow().is_some() {
+            self.shut_down();
+        }
+        let kept = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        if !kept.into_iter().any(|it| it.file_name().to_string_lossy().starts_with("collected-")) {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+        Vec::new()
+    }
+}
+
+/// The last lines of a file.
+fn tail(file: &Path, lines: usize) -> String {
+    let text = String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
