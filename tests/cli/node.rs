@@ -8,52 +8,39 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 
+use common::harness::OwnImages;
 use common::world::{spawn, told, wait};
 use common::{Outcome, World};
 use serde_json::Value;
 
 fn main() -> ExitCode {
-    common::main(
+    common::main::<OwnImages>(
         "node",
         &[
-            ("add_host_prepares_and_can_be_repeated", add_host_prepares_and_can_be_repeated),
-            ("node_says_what_it_is_and_does", node_says_what_it_is_and_does),
-            (
-                "the_disk_quota_counts_drives_at_full_size",
-                the_disk_quota_counts_drives_at_full_size,
-            ),
-            ("garbage_goes_and_what_is_needed_stays", garbage_goes_and_what_is_needed_stays),
-            ("net_verify_tries_what_it_checks", net_verify_tries_what_it_checks),
-            (
-                "doctor_names_each_trouble_with_its_remedy",
-                doctor_names_each_trouble_with_its_remedy,
-            ),
-            (
-                "no_kvm_and_no_capability_have_their_hints",
-                no_kvm_and_no_capability_have_their_hints,
-            ),
-            ("events_outlive_their_tenant", events_outlive_their_tenant),
+            ("add_host_prepares_and_can_be_repeated", |world| {
+                add_host_prepares_and_can_be_repeated(world)
+            }),
+            ("node_says_what_it_is_and_does", |world| node_says_what_it_is_and_does(world)),
+            ("the_disk_quota_counts_drives_at_full_size", |world| {
+                the_disk_quota_counts_drives_at_full_size(world)
+            }),
+            ("garbage_goes_and_what_is_needed_stays", |world| {
+                garbage_goes_and_what_is_needed_stays(world)
+            }),
+            ("net_verify_tries_what_it_checks", |world| net_verify_tries_what_it_checks(world)),
+            ("doctor_names_each_trouble_with_its_remedy", |world| {
+                doctor_names_each_trouble_with_its_remedy(world)
+            }),
+            ("no_kvm_and_no_capability_have_their_hints", |world| {
+                no_kvm_and_no_capability_have_their_hints(world)
+            }),
+            ("events_outlive_their_tenant", |world| events_outlive_their_tenant(world)),
         ],
     )
 }
 
-/// The images of the world, in a store of this test's own: collecting garbage must not take what
-/// other tests start from.
-fn own_images(world: &World) -> PathBuf {
-    let own = world.path("images");
-    if !own.exists() {
-        let shared = world.command(&[]);
-        let shared = shared.get_envs().find(|(name, _)| *name == "MVM_CACHE_DIR");
-        let shared = shared.and_then(|(_, dir)| dir).expect("a world has an image store");
-        world.tool("cp", &["-a", &shared.to_string_lossy(), &own.to_string_lossy()]);
-    }
-    own
-}
-
 fn run(world: &World, args: &[&str]) -> Output {
-    let mut command = world.command(args);
-    command.env("MVM_CACHE_DIR", own_images(world));
-    wait(spawn(command), args)
+    wait(spawn(world.command(args)), args)
 }
 
 fn ok(world: &World, args: &[&str]) -> String {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use super::World;
+use super::world::Images;
 
 /// How a scenario ended, if it did not panic.
 #[allow(dead_code, reason = "not every binary skips or types")]
@@ -29,11 +30,32 @@ pub trait Place: Sized {
 
 impl Place for World {
     fn enter(name: &str) -> Result<Self, String> {
-        World::enter(name)
+        World::enter(name, Images::Shared)
     }
 
     fn leave(self) -> Vec<String> {
         World::leave(self)
+    }
+}
+
+/// A world with an image store of its own: for tests that collect garbage.
+#[allow(dead_code, reason = "most share one")]
+pub struct OwnImages(World);
+
+impl std::ops::Deref for OwnImages {
+    type Target = World;
+    fn deref(&self) -> &World {
+        &self.0
+    }
+}
+
+impl Place for OwnImages {
+    fn enter(name: &str) -> Result<Self, String> {
+        World::enter(name, Images::Own).map(Self)
+    }
+
+    fn leave(self) -> Vec<String> {
+        self.0.leave()
     }
 }
 

@@ -13,10 +13,20 @@ use serde_json::Value;
 /// How long one `mvm` command may take before the test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Which image store a world works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Images {
+    /// The one all tests share; nothing may be collected from it.
+    Shared,
+    /// A copy, for tests that collect garbage.
+    Own,
+}
+
 /// A host of its own.
 pub struct World {
     root: PathBuf,
     cache: PathBuf,
+    images: PathBuf,
 }
 
 impl World {
@@ -24,7 +34,7 @@ impl World {
     ///
     /// # Errors
     /// Why guests cannot run here.
-    pub fn enter(name: &str) -> Result<Self, String> {
+    pub fn enter(name: &str, images: Images) -> Result<Self, String> {
         if !nix::unistd::geteuid().is_root() {
             return Err("needs root".into());
         }
@@ -40,8 +50,13 @@ impl World {
         let root = cache.join("worlds").join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&root);
         fs::create_dir_all(&root).map_err(|error| error.to_string())?;
-        let world = Self { root, cache };
+        let shared = cache.join("artifacts");
+        let mut world = Self { root, cache, images: shared.clone() };
         world.fetch_packages()?;
+        if images == Images::Own {
+            world.images = world.root.join("images");
+            world.copy_images(&shared);
+        }
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
             .map_err(|error| format!("cannot unshare: {error}"))?;
         let none: Option<&str> = None;
@@ -68,6 +83,25 @@ impl World {
         }
     }
 
+    /// Revisions and packages never change, so their files are shared; what is written is not.
+    fn copy_images(&self, shared: &Path) {
+        let (from, to) = (shared.display(), self.images.display());
+        let script = format!(
+            "mkdir {to} && cd {from} && for entry in *; do case $entry in \
+             revisions|packages) cp -al $entry {to}/ ;; *) cp -a $entry {to}/ ;; esac; done"
+        );
+        self.tool("sh", &["-ec", &script]);
+    }
+
+    /// Whether the image store has an image of this profile and role.
+    pub fn has_image(&self, profile: &str, role: &str) -> bool {
+        let all = self.json(&["image", "list"]);
+        all.as_array()
+            .into_iter()
+            .flatten()
+            .any(|one| one["profile"] == profile && one["role"] == role)
+    }
+
     /// A directory of the world.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
@@ -83,7 +117,7 @@ impl World {
         {
             command.env(name, self.root.join(dir));
         }
-        command.env("MVM_CACHE_DIR", self.cache.join("artifacts"));
+        command.env("MVM_CACHE_DIR", &self.images);
         // The guest agent is built by cargo with the developer's own settings.
         for name in [
             "HOME",

@@ -18,9 +18,14 @@ mod product;
 use std::process::ExitCode;
 
 use common::Outcome;
-use hostvm::HostVm;
+use common::harness::Place;
+use common::world::told;
+use hostvm::{HostVm, PowerCut};
 
 fn main() -> ExitCode {
+    if std::env::args().any(|arg| arg == "--shell") {
+        return by_hand();
+    }
     common::main::<HostVm>(
         "hostvm",
         &[
@@ -33,8 +38,41 @@ fn main() -> ExitCode {
             ("a_reboot_is_another_boot", power::a_reboot_is_another_boot),
             ("a_power_cut_takes_what_was_not_synced", power::a_power_cut_takes_what_was_not_synced),
             ("a_cache_with_a_battery_keeps_it", power::a_cache_with_a_battery_keeps_it),
+            (
+                "what_was_acknowledged_outlives_every_cut",
+                power::what_was_acknowledged_outlives_every_cut,
+            ),
         ],
     )
+}
+
+/// `cargo test --test vm_hostvm -- --shell`: a host VM to try things in. Every line is a script
+/// for its shell; `!cut`, `!keep`, `!reboot`, `!collect` and `!put FILE PATH` are the fixture's
+/// own words.
+fn by_hand() -> ExitCode {
+    let host = match HostVm::boot("by-hand") {
+        Ok(host) => host,
+        Err(why) => {
+            eprintln!("no host VM: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let ["!put", file, path] = words[..] {
+            host.write(path, 0o755, &std::fs::read(file).expect("a file of this machine"));
+            continue;
+        }
+        match line.trim() {
+            "!cut" => host.cut_power_and_boot(PowerCut::LosesUnflushed),
+            "!keep" => host.cut_power_and_boot(PowerCut::KeepsUnflushed),
+            "!reboot" => host.reboot(),
+            "!collect" => println!("{}", host.collect("by-hand").display()),
+            script => println!("{}", told(&host.run(&["sh", "-c", script]))),
+        }
+    }
+    host.leave();
+    ExitCode::SUCCESS
 }
 
 /// Debian 12 as its users have it: systemd, cgroup v2 with every controller, KVM, tun.

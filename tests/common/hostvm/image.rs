@@ -21,8 +21,8 @@ use super::parts::Parts;
 const SIZE: u64 = 8 << 30;
 /// Where the product keeps images.
 const CACHE: &str = "var/lib/mvm/artifacts-cache";
-/// Images of builds that nobody booted for so long are removed.
-const KEEP: Duration = Duration::from_secs(6 * 3600);
+/// An image that nobody booted for so long is removed when another is made. Worlds hold links.
+const KEEP: Duration = Duration::from_secs(20 * 60);
 
 /// The image of these parts, made when it is not there yet.
 ///
@@ -74,6 +74,8 @@ fn add(parts: &Parts, tree: &Path) -> Result<(), String> {
     for part in ["packages", "index"] {
         run(Command::new("cp").arg("-a").arg(parts.artifacts.join(part)).arg(&cache))?;
     }
+    // Large, and only for images nobody builds in there.
+    let _ = fs::remove_dir_all(cache.join("packages/npm"));
     run(Command::new("cp").arg("-a").arg(&parts.revision).arg(cache.join("revisions/")))?;
     let name = parts.revision.file_name().unwrap_or_default();
     symlink(Path::new("/").join(CACHE).join("revisions").join(name), tree.join("opt/guest"))

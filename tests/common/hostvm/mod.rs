@@ -50,6 +50,8 @@ const BOOT: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How long an orderly end may take.
 const SHUTDOWN: Duration = Duration::from_secs(60);
+/// How long one look at a machine in which something failed may take.
+const GLANCE: Duration = Duration::from_secs(15);
 
 /// A host of our own.
 pub struct HostVm {
@@ -82,7 +84,9 @@ impl HostVm {
         let cache = cache_dir();
         let parts = parts::find(&cache)?;
         let image = image::of(&parts, &cache.join("hostvm/images"))?;
-        let dir = cache.join("worlds").join(format!("hostvm-{name}-{}", std::process::id()));
+        let worlds = cache.join("worlds");
+        forget_the_dead(&worlds);
+        let dir = worlds.join(format!("hostvm-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let disk = RefCell::new(Disk::new(&dir, &image, &parts.root));
@@ -216,12 +220,26 @@ impl HostVm {
     }
 
     fn end(&self, verb: &str) {
-        self.run(&["systemctl", "--no-block", verb]);
-        let running = self.running.borrow_mut().take().expect("the host VM is off already");
-        drop(running.channel);
-        if let Err(why) = running.machine.wait(&mut self.disk.borrow_mut(), SHUTDOWN) {
+        if let Err(why) = self.try_end(verb) {
             panic!("the host VM did not {verb}: {why}");
         }
+    }
+
+    fn try_end(&self, verb: &str) -> Result<(), String> {
+        let running = self.running.borrow_mut().take().expect("the host VM is off already");
+        running.channel.run(&["systemctl", "--no-block", verb], &[], SHUTDOWN)?;
+        drop(running.channel);
+        running.machine.wait(&mut self.disk.borrow_mut(), SHUTDOWN)
+    }
+
+    /// Whether the file system of the machine, which is off, is sound once its journal is
+    /// replayed, as a boot does it.
+    ///
+    /// # Errors
+    /// What `e2fsck` says.
+    pub fn disk_is_sound(&self) -> Result<(), String> {
+        assert!(self.running.borrow().is_none(), "the host VM is running");
+        self.disk.borrow().check()
     }
 
     /// Everything the console said since the machine was first booted: kernel, systemd and what
@@ -244,13 +262,14 @@ impl HostVm {
         let _ = fs::create_dir_all(&dir);
         let _ = fs::copy(self.dir.join("console"), dir.join("console"));
         for (file, script) in LOOK {
-            let look = |channel: &Channel| channel.run(&["sh", "-c", script], &[], SHUTDOWN);
-            let text = match self.running.borrow().as_ref().map(|it| look(&it.channel)) {
-                Some(Ok(output)) => told(&output),
-                Some(Err(why)) => why,
-                None => "the machine is off".into(),
-            };
-            let _ = fs::write(dir.join(file), text);
+            let look = |channel: &Channel| channel.run(&["sh", "-c", script], &[], GLANCE);
+            let seen = self.running.borrow().as_ref().map(|it| look(&it.channel));
+            match seen {
+                Some(Ok(output)) => drop(fs::write(dir.join(file), told(&output))),
+                // It does not get better by asking again.
+                Some(Err(why)) => return note(&dir, &why),
+                None => return note(&dir, "the machine is off"),
+            }
         }
         dir
     }
@@ -259,6 +278,11 @@ impl HostVm {
         let running = self.running.borrow();
         ask(&running.as_ref().expect("the host VM is off").channel)
     }
+}
+
+fn note(dir: &Path, why: &str) -> PathBuf {
+    let _ = fs::write(dir.join("not-looked-at"), why);
+    dir.to_owned()
 }
 
 impl Place for HostVm {
@@ -274,14 +298,35 @@ impl Place for HostVm {
     }
 
     fn leave(self) -> Vec<String> {
-        if self.running.borrow().is_some() {
-            self.shut_down();
+        let on = self.running.borrow().is_some();
+        let ended = if on { self.try_end("poweroff") } else { Ok(()) };
+        drop(self.running.take());
+        forget(&self.dir);
+        ended.err().into_iter().collect()
+    }
+}
+
+/// Removes a machine's files, but for what was collected to be looked at.
+fn forget(dir: &Path) {
+    let names = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    let starts =
+        |entry: &fs::DirEntry, with: &str| entry.file_name().to_string_lossy().starts_with(with);
+    for disk in names(dir).filter(|entry| starts(entry, "disk")) {
+        let _ = fs::remove_file(disk.path());
+    }
+    if !names(dir).any(|entry| starts(&entry, "collected-")) {
+        let _ = fs::remove_dir_all(dir);
+    }
+}
+
+/// Machines whose test was killed: QEMU ended with it, the files are large.
+fn forget_the_dead(worlds: &Path) {
+    for entry in fs::read_dir(worlds).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("hostvm-").and_then(|rest| rest.rsplit('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            forget(&entry.path());
         }
-        let kept = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        if !kept.into_iter().any(|it| it.file_name().to_string_lossy().starts_with("collected-")) {
-            let _ = fs::remove_dir_all(&self.dir);
-        }
-        Vec::new()
     }
 }
 

@@ -67,9 +67,14 @@ fn guest(mvm: &Path) -> Result<PathBuf, String> {
         .ok_or_else(|| "mvm-guest is not built".into())
 }
 
-/// The revision that was made or used last.
+/// The smallest image there is, as it was made or used last: its guest agent is this build's when
+/// `mvm bootstrap` ran before, as in `tests/run`.
 fn revision(artifacts: &Path) -> Result<PathBuf, String> {
-    let newest = newest(&artifacts.join("revisions"), |dir| dir.join("vmlinux").exists());
+    let minimal = |dir: &Path| {
+        fs::read_to_string(dir.join("manifest.json"))
+            .is_ok_and(|manifest| manifest.contains(r#""profile":"minimal""#))
+    };
+    let newest = newest(&artifacts.join("revisions"), minimal);
     newest.ok_or_else(|| "no guest image was built yet (mvm bootstrap)".into())
 }
 

@@ -20,6 +20,10 @@ digest=$({ cat "$0"; echo "$(basename "$kernel")"; } | sha256sum | cut -c1-16)
 done=$out/$digest
 [ -d "$done" ] && { touch "$done"; echo "$done"; exit 0; }
 
+for wanted in /usr/bin/mmdebstrap /usr/share/keyrings/debian-archive-keyring.gpg; do
+  [ -e "$wanted" ] || { echo "$wanted is missing" >&2; exit 1; }
+done
+
 packages=systemd,systemd-sysv,dbus,udev,kmod,apt,nftables,iproute2,e2fsprogs,erofs-utils,procps,busybox-static
 
 # What a machine of its own has beside packages.

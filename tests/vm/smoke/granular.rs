@@ -7,11 +7,9 @@ use super::shell::{Shell, says};
 const SOON: Duration = Duration::from_secs(60);
 
 pub fn section_5_tenant(shell: &mut Shell) {
-    shell.ok(
-        "mvm tenant create smoke-test \\
+    shell.ok("mvm tenant create smoke-test \\
     --net-id 99 --subnet 10.240.99.0/24 \\
-    --max-vcpus 8 --max-mem 8192 --max-running 4",
-    );
+    --max-vcpus 8 --max-mem 8192 --max-running 4");
     says(&shell.ok("mvm tenant list"), &["smoke-test"]);
     says(&shell.ok("mvm tenant info smoke-test"), &["of 8", "8192 MiB", "of 4", "10.240.99.0/24"]);
     let json = shell.ok("mvm tenant info smoke-test --json    # confirm JSON output works");
@@ -22,16 +20,12 @@ pub fn section_5_tenant(shell: &mut Shell) {
 }
 
 pub fn section_6_pool(shell: &mut Shell) {
-    shell.ok(
-        "mvm pool create smoke-test/gateways \\
+    shell.ok("mvm pool create smoke-test/gateways \\
     --flake . --profile minimal \\
-    --cpus 2 --mem 1024 --role gateway",
-    );
-    shell.ok(
-        "mvm pool create smoke-test/workers \\
+    --cpus 2 --mem 1024 --role gateway");
+    shell.ok("mvm pool create smoke-test/workers \\
     --flake . --profile minimal \\
-    --cpus 2 --mem 1024",
-    );
+    --cpus 2 --mem 1024");
     says(&shell.ok("mvm pool list smoke-test"), &["gateways", "workers"]);
     says(&shell.ok("mvm pool info smoke-test/workers"), &["worker", "1024 MiB", "minimal"]);
     shell.ok("mvm pool build smoke-test/workers");
@@ -65,7 +59,8 @@ pub fn section_7_instance(shell: &mut Shell) {
     terminal.kind("exit\n");
     assert_eq!(terminal.end(SOON), Some(0));
     says(&shell.ok("mvm instance stop smoke-test/workers/$INSTANCE_ID"), &["Stopped"]);
-    let list = shell.ok("mvm instance list --tenant smoke-test --pool workers   # should show Stopped");
+    let list =
+        shell.ok("mvm instance list --tenant smoke-test --pool workers   # should show Stopped");
     let row = list.lines().find(|line| line.contains(&id)).expect("its row");
     says(row, &["Stopped"]);
 }

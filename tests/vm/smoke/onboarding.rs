@@ -44,10 +44,7 @@ pub fn section_3_new_deployment(shell: &mut Shell) {
     says(&refused, &["10.240.", "hint:"]);
     let refused = shell.refused("mvm new openclaw smoke-app --flake github:myorg/myflake", 5);
     says(&refused, &["github:myorg/myflake", "hint:"]);
-    let json = shell.refused(
-        "mvm new openclaw smoke-app --flake github:myorg/myflake --json",
-        5,
-    );
+    let json = shell.refused("mvm new openclaw smoke-app --flake github:myorg/myflake --json", 5);
     says(&json, &["image_builder_unavailable"]);
     assert_eq!(state(shell), before, "a refused line changed something");
     verify_deployment(shell);
@@ -105,7 +102,8 @@ fn verify_deployment(shell: &Shell) {
 fn gateway_listens(shell: &Shell) {
     let instances = shell.instances("smoke-app");
     let of = |pool: &str| {
-        let found = instances.iter().find(|row| row["pool_id"] == pool && row["status"] == "running");
+        let found =
+            instances.iter().find(|row| row["pool_id"] == pool && row["status"] == "running");
         found.expect("a running one").clone()
     };
     let (gateway, worker) = (of("gateways"), of("workers"));
@@ -119,10 +117,7 @@ fn gateway_listens(shell: &Shell) {
 
 pub fn section_4_connect(shell: &mut Shell) {
     let dashboard = shell.both("mvm connect smoke-app");
-    says(
-        &dashboard,
-        &["10.240.", ".1", "br-tenant-", "gateways", "workers", "Running", "Warm"],
-    );
+    says(&dashboard, &["10.240.", ".1", "br-tenant-", "gateways", "workers", "Running", "Warm"]);
     says(&dashboard, &["mvm tenant secrets", "mvm pool scale", "mvm instance list"]);
     let json = shell.ok("mvm connect smoke-app --json    # machine-readable output");
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
@@ -131,6 +126,9 @@ pub fn section_4_connect(shell: &mut Shell) {
 
 /// Section 3's second line where nothing was before it.
 pub fn new_with_explicit_network(world: &World) -> Outcome {
+    if let Some(skipped) = crate::lacks(world, Pass::OpenClaw) {
+        return skipped;
+    }
     let shell = Shell::new(world, Pass::OpenClaw);
     shell.ok("mvm new openclaw smoke-app --net-id 99 --subnet 10.240.99.0/24");
     let tenant = world.json(&["tenant", "info", "smoke-app"]);
