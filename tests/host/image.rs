@@ -9,6 +9,7 @@ mod faults;
 mod world;
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mvm_host::image::Store;
@@ -162,7 +163,45 @@ fn an_openclaw_root_runs_openclaw_with_its_install_script_done() {
     let said = shell("chroot", &[root.path().to_str().unwrap(), "/bin/sh", "-c", version]);
     assert!(said.starts_with("OpenClaw 2026."), "{said}");
     let size = std::fs::metadata(built.files(Arch::HOST).unwrap().rootfs).unwrap().len();
-    assert!(size < 320 << 20, "{size} bytes");
+    assert!(size < 340 << 20, "{size} bytes");
+    compiled_code_is_taken(root.path());
+    patience_is_for_one_limit(root.path());
+}
+
+/// What the rehearsal compiled is what the image's user is given, from a read-only directory.
+fn compiled_code_is_taken(root: &Path) {
+    let run = "HOME=/tmp NODE_DEBUG_NATIVE=COMPILE_CACHE NODE_COMPILE_CACHE=/usr/lib/mvm/compiled \
+               exec /usr/bin/node /usr/bin/openclaw --version 2>&1";
+    let said =
+        shell("chroot", &["--userspec=1000:1000", root.to_str().unwrap(), "/bin/sh", "-c", run]);
+    let accepted = said.lines().filter(|line| line.contains("was accepted")).count();
+    assert!(accepted > 3, "{said}");
+    let compiled = std::fs::read_dir(root.join("usr/lib/mvm/compiled")).unwrap().flatten().next();
+    assert!(std::fs::read_dir(compiled.unwrap().path()).unwrap().count() > 4000);
+}
+
+/// `patience.cjs` names a function of OpenClaw's and a constant of it: another version may have
+/// others. Nothing else waits longer.
+fn patience_is_for_one_limit(root: &Path) {
+    let dist = root.join("usr/lib/node_modules/openclaw/dist");
+    let texts: Vec<String> = std::fs::read_dir(dist)
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().contains("state-lease-heartbeat"))
+        .filter_map(|entry| std::fs::read_to_string(entry.path()).ok())
+        .collect();
+    for word in ["function startOpenClawStateLeaseHeartbeat(", "START_TIMEOUT_MS = 5e3"] {
+        assert!(texts.iter().any(|text| text.contains(word)), "OpenClaw has no {word} any more");
+    }
+    let script = "const ms = delay => { const t = setTimeout(() => {}, delay).unref(); \
+                  return t._idleTimeout }; \
+                  function startOpenClawStateLeaseHeartbeat(delay) { return ms(delay) } \
+                  console.log(ms(5000), startOpenClawStateLeaseHeartbeat(5000), \
+                  startOpenClawStateLeaseHeartbeat(1000))";
+    let patience = ["--require", "/usr/lib/mvm/patience.cjs", "-e", script];
+    let said =
+        shell("chroot", &[&[root.to_str().unwrap(), "/usr/bin/node"][..], &patience].concat());
+    assert_eq!(said, "5000 60000 1000\n");
 }
 
 #[test]

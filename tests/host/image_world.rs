@@ -131,6 +131,9 @@ impl World {
             return Err("needs x86_64 and npm".into());
         }
         let here = self.store();
+        let (kept, own) = (self.packages.join("npm"), here.path().join("packages/npm"));
+        fs::create_dir_all(&kept).unwrap();
+        copy_missing(&kept, &own);
         let built = match self.build(&here.store, Profile::OpenClaw, Role::Gateway) {
             Ok(built) => built,
             Err(ImageError::Npm(error @ NpmError::NoNetwork { .. })) => {
@@ -138,7 +141,7 @@ impl World {
             }
             Err(error) => panic!("{error}: {error:?}"),
         };
-        copy_missing(&here.path().join("packages/npm"), &self.packages.join("npm"));
+        copy_missing(&own, &kept);
         Ok((here, built))
     }
 

@@ -20,16 +20,20 @@ fi
 chown user:user "$state"
 chmod 700 "$state"
 
-# Compiled code is worth keeping on a drive, and is not worth the guest's memory.
-if grep -q ' /data ext4 ' /proc/self/mounts; then
-    export NODE_COMPILE_CACHE="$state/compiled"
-else
-    export NODE_DISABLE_COMPILE_CACHE=1
+# The image brings the compiled code of what a gateway loads; nothing is gained by starting twice
+# to find it, which OPENCLAW_NO_RESPAWN and the other prevent.
+export NODE_COMPILE_CACHE=/usr/lib/mvm/compiled
+export OPENCLAW_PACKAGED_COMPILE_CACHE_RESPAWNED=1 OPENCLAW_NO_RESPAWN=1
+
+# An emulated CPU is too slow for one of its limits; see there.
+patience=
+if grep -q 'QEMU TCG' /proc/cpuinfo; then
+    patience='--require /usr/lib/mvm/patience.cjs'
 fi
 
 # The image is replaced as a whole, the tenant's network has no multicast, and nobody was asked.
 export OPENCLAW_GATEWAY_TOKEN OPENCLAW_STATE_DIR="$state" TMPDIR=/tmp
 export OPENCLAW_NO_AUTO_UPDATE=1 OPENCLAW_DISABLE_BONJOUR=1 DO_NOT_TRACK=1
 cd "$state"
-exec su -s /bin/sh user -c "HOME=$state exec setpriv --nnp \
+exec su -s /bin/sh user -c "HOME=$state exec setpriv --nnp /usr/bin/node $patience \
     /usr/bin/openclaw gateway run --port $port --bind lan --allow-unconfigured"

@@ -5,8 +5,9 @@
 //! business; that they are the ones we mean, the lock's.
 //!
 //! ```text
-//! lock ─► npm ci (client.rs) ─► all there? (lock.rs) ─► script.rs ─► what a guest needs (keep.rs)
-//!      ─► <cache>/packages/npm/<key>/{tree,sum} by rename (files.rs) ─► Tree::adopt
+//! lock ─► npm ci (client.rs) ─► all there? (lock.rs) ─► script.rs ─► rehearsal.rs
+//!      ─► what a guest needs (keep.rs) ─► <cache>/packages/npm/<key>/{tree,sum} by rename (files.rs)
+//!      ─► Tree::adopt
 //! ```
 //!
 //! The result is kept, so that another role or guest agent needs neither npm nor the network, and
@@ -21,6 +22,7 @@ mod client;
 mod files;
 mod keep;
 mod lock;
+mod rehearsal;
 mod script;
 
 use std::fs;
@@ -36,10 +38,11 @@ use crate::packages::{Arch, Control};
 
 pub use client::NpmError;
 use files::Files;
+use rehearsal::Rehearsal;
 use script::Script;
 
 /// Counts changes of what is made of the same lock.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The npm part of a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,7 @@ pub(super) struct Npm {
     package: &'static str,
     lock: &'static str,
     scripts: &'static [Script],
+    rehearsal: Rehearsal,
 }
 
 const OPENCLAW: Npm = Npm {
@@ -60,7 +64,35 @@ const OPENCLAW: Npm = Npm {
         file: "scripts/postinstall-bundled-plugins.mjs",
         pending: ".openclaw-lifecycle-pending",
     }],
+    rehearsal: Rehearsal {
+        of: "openclaw's gateway",
+        argv: &[
+            "/usr/lib/node_modules/openclaw/openclaw.mjs",
+            "gateway",
+            "run",
+            "--port",
+            "18789",
+            "--bind",
+            "lan",
+            "--allow-unconfigured",
+        ],
+        env: &[
+            // Nobody can reach it; it wants a word nevertheless.
+            ("OPENCLAW_GATEWAY_TOKEN", "rehearsal"),
+            ("OPENCLAW_STATE_DIR", "/tmp/state"),
+            ("OPENCLAW_PACKAGED_COMPILE_CACHE_RESPAWNED", "1"),
+            ("OPENCLAW_NO_RESPAWN", "1"),
+            ("OPENCLAW_NO_AUTO_UPDATE", "1"),
+            ("OPENCLAW_DISABLE_BONJOUR", "1"),
+            ("DO_NOT_TRACK", "1"),
+        ],
+        patience: include_str!("../../../../../images/guest/profiles/openclaw/patience.cjs"),
+        end: include_str!("../../../../../images/guest/profiles/openclaw/rehearse.cjs"),
+    },
 };
+
+/// Where packages are installed, in an installation as in an image.
+const LIB: &str = "usr/lib";
 
 impl Npm {
     /// The npm part of `profile`, if it has one.
@@ -82,7 +114,10 @@ impl Npm {
     }
 
     fn key(self) -> Digest {
-        Digest::of(format!("{VERSION}\n{}\n{}", self.package, self.lock).as_bytes())
+        let Rehearsal { patience, end, .. } = self.rehearsal;
+        Digest::of(
+            format!("{VERSION}\n{}\n{}\n{patience}{end}", self.package, self.lock).as_bytes(),
+        )
     }
 
     /// The files that go into the image, as a directory laid out like its root; `libraries` are
@@ -105,6 +140,7 @@ impl Npm {
         self.install(&work, &dir.join("cache"), control)?;
         script::furnish(&work, libraries, control)?;
         self.scripts.iter().try_for_each(|script| script.run(&work, control))?;
+        self.rehearsal.run(&work, control)?;
         self.choose(&work, &new, control)?;
         // What is there was found wanting above.
         match fs::remove_dir_all(&place) {
@@ -120,21 +156,23 @@ impl Npm {
     }
 
     fn install(self, work: &Path, cache: &Path, control: Control<'_>) -> Result<(), ImageError> {
-        fs::create_dir(work).map_err(io("create", work))?;
+        let lib = &work.join(LIB);
+        fs::create_dir_all(lib).map_err(io("create", lib))?;
         for (name, text) in [("package.json", self.package), ("package-lock.json", self.lock)] {
-            let path = work.join(name);
+            let path = lib.join(name);
             fs::write(&path, text).map_err(io("write", &path))?;
         }
         let wanted = lock::wanted(self.lock)?;
         control.say(format!("installing {} ({} npm packages)", self.name, wanted.len()));
-        client::ci(self.name, work, cache, control)?;
-        Ok(lock::check(work, &wanted)?)
+        client::ci(self.name, lib, cache, control)?;
+        Ok(lock::check(lib, &wanted)?)
     }
 
     fn choose(self, work: &Path, new: &Path, control: Control<'_>) -> Result<(), ImageError> {
         control.say(format!("choosing the files of {}", self.name));
         fs::create_dir(new).map_err(io("create", new))?;
-        let files = Files::below(work, &keep::place)?;
+        let place = |path: &str| rehearsal::place(path).or_else(|| keep::place(package(path)?));
+        let files = Files::below(work, &place)?;
         let sum = files.copy(work, new.join("tree"), control.cancel)?;
         let path = new.join("sum");
         fs::write(&path, sum.as_str()).map_err(io("write", &path))
@@ -148,6 +186,11 @@ impl Npm {
     ) -> bool {
         inputs.any(|(key, value)| key.starts_with("npm:") && value.ends_with(name))
     }
+}
+
+/// `usr/lib/node_modules/x/y` → `node_modules/x/y`.
+fn package(path: &str) -> Option<&str> {
+    path.strip_prefix(LIB)?.strip_prefix('/')
 }
 
 fn is_whole(place: &Path, tree: &Path, cancel: &AtomicBool) -> bool {

