@@ -6,16 +6,28 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Each crate with those of ours it may use.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("mvm-model", &[]),
     ("mvm-guest-proto", &[]),
     ("mvm-guest", &["mvm-guest-proto"]),
+    ("mvm-fake", &["mvm-guest-proto"]),
     ("mvm-plan", &["mvm-model"]),
     ("mvm-vmm", &["mvm-model"]),
     ("mvm-host", &["mvm-model"]),
     ("mvm-api", &["mvm-model"]),
     ("mvm-agent", &["mvm-model", "mvm-api", "mvm-plan", "mvm-guest-proto", "mvm-vmm", "mvm-host"]),
-    ("mvm-cli", &["mvm-model", "mvm-api", "mvm-plan", "mvm-guest-proto", "mvm-vmm", "mvm-host", "mvm-agent"]),
+    (
+        "mvm-cli",
+        &[
+            "mvm-model",
+            "mvm-api",
+            "mvm-plan",
+            "mvm-guest-proto",
+            "mvm-vmm",
+            "mvm-host",
+            "mvm-agent",
+        ],
+    ),
 ];
 
 /// What the small crates may use of others.

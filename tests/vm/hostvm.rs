@@ -10,6 +10,8 @@ mod firecracker;
 #[path = "../common/hostvm/mod.rs"]
 #[allow(dead_code, reason = "not every binary says every word")]
 mod hostvm;
+#[path = "hostvm/instance.rs"]
+mod instance;
 #[path = "hostvm/power.rs"]
 mod power;
 #[path = "hostvm/product.rs"]
@@ -35,6 +37,27 @@ fn main() -> ExitCode {
             ("a_bare_firecracker_runs_a_guest", firecracker::a_bare_firecracker_runs_a_guest),
             ("a_jailed_firecracker_runs_a_guest", firecracker::a_jailed_firecracker_runs_a_guest),
             ("a_jailed_vm_is_a_unit", firecracker::a_jailed_vm_is_a_unit),
+            ("an_instance_runs_as_a_unit", instance::an_instance_runs_as_a_unit),
+            ("every_thread_of_the_vmm_is_confined", instance::every_thread_of_the_vmm_is_confined),
+            (
+                "a_paused_guest_answers_after_its_resume",
+                instance::a_paused_guest_answers_after_its_resume,
+            ),
+            ("three_sleeps_lose_nothing", instance::three_sleeps_lose_nothing),
+            (
+                "a_snapshot_from_elsewhere_is_not_resumed",
+                instance::a_snapshot_from_elsewhere_is_not_resumed,
+            ),
+            ("limits_hold", instance::limits_hold),
+            (
+                "without_systemd_the_jailer_sets_the_limits",
+                instance::without_systemd_the_jailer_sets_the_limits,
+            ),
+            (
+                "a_killed_agent_and_a_killed_supervisor_are_survived",
+                instance::a_killed_agent_and_a_killed_supervisor_are_survived,
+            ),
+            ("an_ended_instance_leaves_nothing", instance::an_ended_instance_leaves_nothing),
             ("a_reboot_is_another_boot", power::a_reboot_is_another_boot),
             ("a_power_cut_takes_what_was_not_synced", power::a_power_cut_takes_what_was_not_synced),
             ("a_cache_with_a_battery_keeps_it", power::a_cache_with_a_battery_keeps_it),

@@ -10,13 +10,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use mvm_model::vm::{Accel, VmmKind};
+use mvm_model::vm::Accel;
 use mvm_model::{Mac, NetId, Offset};
 use mvm_vmm::probe::{DEADLINE, Outcome, Probe};
 use mvm_vmm::supervisor::{self, CONSOLE_LOG, TakeOverError, ring};
 use mvm_vmm::{
-    ExitKind, Net, RestoreError, RunState, SnapshotError, StartMode, Trampoline, VmSpec, Vmm,
-    process, transfer_deadline,
+    ExitKind, Net, Program, RestoreError, RunState, SnapshotError, StartMode, Trampoline, VmSpec,
+    Vmm, process, transfer_deadline,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -153,7 +153,7 @@ async fn memory_survives_three_generations_of_save_and_restore() {
     for generation in 1..=3 {
         let name = format!("memory-{generation}");
         let mut qemu = vm.connect().await;
-        let done = qemu.snapshot(bench.memory(&name), deadline(), std::future::pending()).await;
+        let done = qemu.snapshot(&bench.memory(&name), deadline(), std::future::pending()).await;
         println!("generation {generation}: {:?}", done.unwrap());
         assert_eq!(qemu.status().await.unwrap(), RunState::Paused);
         let saved = vm.saved();
@@ -165,8 +165,7 @@ async fn memory_survives_three_generations_of_save_and_restore() {
         let started = began.elapsed();
         let mut qemu = vm.connect().await;
         assert_eq!(qemu.status().await.unwrap(), RunState::Waiting);
-        let file = fs::File::open(bench.path().join(&name)).unwrap();
-        qemu.restore(file, deadline()).await.unwrap();
+        qemu.restore(&bench.memory(&name), deadline()).await.unwrap();
         assert_eq!(qemu.status().await.unwrap(), RunState::Paused);
         let restored = began.elapsed();
         qemu.resume().await.unwrap();
@@ -182,26 +181,29 @@ async fn a_sleep_given_up_at_any_point_leaves_a_running_guest() {
     let bench = bench!("a_sleep_given_up_at_any_point_leaves_a_running_guest");
     let vm = bench.counting(&bench.spec()).await;
     let mut qemu = vm.connect().await;
-    let cancelled = qemu.snapshot(bench.memory("cancelled"), deadline(), std::future::ready(()));
+    let files = bench.memory("cancelled");
+    let cancelled = qemu.snapshot(&files, deadline(), std::future::ready(()));
     assert!(matches!(cancelled.await, Err(SnapshotError::Cancelled)));
     assert_eq!(qemu.status().await.unwrap(), RunState::Paused);
     qemu.resume().await.unwrap();
     assert!(vm.counts_on().await, "after a cancelled snapshot");
 
-    let late = qemu.snapshot(bench.memory("late"), Duration::ZERO, std::future::pending());
+    let files = bench.memory("late");
+    let late = qemu.snapshot(&files, Duration::ZERO, std::future::pending());
     assert!(matches!(late.await, Err(SnapshotError::Deadline(_))));
     qemu.resume().await.unwrap();
     assert!(vm.counts_on().await, "after a snapshot that took too long");
 
     // The one who saves dies in the middle; the next one only knows to resume.
-    let dropped = qemu.snapshot(bench.memory("dropped"), deadline(), std::future::pending());
+    let files = bench.memory("dropped");
+    let dropped = qemu.snapshot(&files, deadline(), std::future::pending());
     let _ = tokio::time::timeout(Duration::from_millis(20), dropped).await;
     drop(qemu);
     let mut qemu = vm.connect().await;
     qemu.resume().await.unwrap();
     assert!(vm.counts_on().await, "after a saver that vanished");
 
-    let whole = qemu.snapshot(bench.memory("whole"), deadline(), std::future::pending()).await;
+    let whole = qemu.snapshot(&bench.memory("whole"), deadline(), std::future::pending()).await;
     assert!(whole.unwrap().bytes > 8 << 20);
     qemu.resume().await.unwrap();
     assert!(vm.counts_on().await, "after a complete snapshot nobody wanted");
@@ -219,12 +221,13 @@ async fn a_full_disk_fails_the_snapshot_and_not_the_guest() {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     mount(none, &small, Some("tmpfs"), MsFlags::empty(), Some("size=8m")).unwrap();
     let mut qemu = vm.connect().await;
-    let full = qemu.snapshot(bench.memory("small/memory"), deadline(), std::future::pending());
+    let files = bench.memory("small/memory");
+    let full = qemu.snapshot(&files, deadline(), std::future::pending());
     let error = full.await.unwrap_err();
     assert!(matches!(error, SnapshotError::NoSpace), "{error:?}");
     qemu.resume().await.unwrap();
     assert!(vm.counts_on().await);
-    qemu.snapshot(bench.memory("memory"), deadline(), std::future::pending()).await.unwrap();
+    qemu.snapshot(&bench.memory("memory"), deadline(), std::future::pending()).await.unwrap();
 }
 
 #[tokio::test]
@@ -232,9 +235,9 @@ async fn a_damaged_memory_file_is_refused_and_the_process_ends() {
     let bench = bench!("a_damaged_memory_file_is_refused_and_the_process_ends");
     let vm = bench.counting(&bench.spec()).await;
     let mut qemu = vm.connect().await;
-    let refused = qemu.restore(bench.memory("empty"), deadline()).await;
+    let refused = qemu.restore(&bench.memory("empty"), deadline()).await;
     assert!(matches!(refused, Err(RestoreError::NotWaiting(RunState::Running))));
-    qemu.snapshot(bench.memory("good"), deadline(), std::future::pending()).await.unwrap();
+    qemu.snapshot(&bench.memory("good"), deadline(), std::future::pending()).await.unwrap();
     let good = fs::read(bench.path().join("good")).unwrap();
     let mut flipped = good.clone();
     flipped[..64].fill(0xff);
@@ -242,8 +245,7 @@ async fn a_damaged_memory_file_is_refused_and_the_process_ends() {
         fs::write(bench.path().join(name), bytes).unwrap();
         let waiting = bench.launch(&bench.spec(), StartMode::Restore).unwrap();
         let mut other = waiting.connect().await;
-        let file = fs::File::open(bench.path().join(name)).unwrap();
-        let error = other.restore(file, deadline()).await.unwrap_err();
+        let error = other.restore(&bench.memory(name), deadline()).await.unwrap_err();
         println!("{name}: {error}");
         assert!(matches!(error, RestoreError::Refused(_)), "{name}: {error:?}");
     }
@@ -368,25 +370,24 @@ async fn translation_is_proven_by_booting_and_a_guest_that_hangs_is_no_proof() {
         scratch: bench.path(),
         trampoline: &trampoline,
     };
+    let qemu = Program::Qemu(bench.qemu.clone());
     let before = fs::read_dir(bench.path()).unwrap().count();
-    let proven = probe(bench.given_initrd()).run(VmmKind::Qemu, Accel::Tcg).await;
+    let proven = probe(bench.given_initrd()).run(&qemu, Accel::Tcg).await;
     println!("{proven:?}");
     assert!(matches!(&proven, Outcome::Proven { version, .. } if *version == bench.qemu.version));
 
     let began = Instant::now();
-    let hanging = probe(bench.initrd()).run(VmmKind::Qemu, Accel::Tcg).await;
+    let hanging = probe(bench.initrd()).run(&qemu, Accel::Tcg).await;
     println!("{hanging:?} after {:?}", began.elapsed());
     assert!(matches!(&hanging, Outcome::Refused { reason } if reason.contains("did not come up")));
     assert!(began.elapsed() < DEADLINE + Duration::from_secs(35));
 
     // Whatever this host's KVM is, the answer comes in time; where it is refused, with a reason.
     let began = Instant::now();
-    let kvm = probe(bench.given_initrd()).run(VmmKind::Qemu, Accel::Kvm).await;
+    let kvm = probe(bench.given_initrd()).run(&qemu, Accel::Kvm).await;
     println!("{kvm:?} after {:?}", began.elapsed());
     assert!(!matches!(&kvm, Outcome::Refused { reason } if reason.is_empty()));
     assert!(began.elapsed() < DEADLINE + Duration::from_secs(35));
 
-    let firecracker = probe(bench.given_initrd()).run(VmmKind::Firecracker, Accel::Kvm).await;
-    println!("{firecracker:?}");
     assert_eq!(fs::read_dir(bench.path()).unwrap().count(), before + 1, "a run dir and no more");
 }

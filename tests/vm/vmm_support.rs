@@ -13,7 +13,10 @@ use mvm_model::InstanceId;
 use mvm_model::vm::{Accel, ProcessId, VmmKind};
 use mvm_vmm::qemu::QemuBinary;
 use mvm_vmm::supervisor::{CONSOLE_LOG, Failure, VMM_LOG, ring};
-use mvm_vmm::{Access, AnyVmm, Drive, ExitRecord, Launch, Report, StartMode, VmSpec, process};
+use mvm_vmm::{
+    Access, AnyVmm, Drive, ExitRecord, Launch, Program, Report, SnapshotFiles, StartMode, VmSpec,
+    process,
+};
 use nix::sys::signal::Signal;
 
 /// The stand-in for `mvm`.
@@ -125,10 +128,10 @@ impl Bench {
         Drive { path, access }
     }
 
-    /// A new file for a memory snapshot.
-    pub(crate) fn memory(&self, name: &str) -> fs::File {
-        let path = self.dir.path().join(name);
-        fs::OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap()
+    /// Where a snapshot is or will be.
+    pub(crate) fn memory(&self, name: &str) -> SnapshotFiles {
+        let memory = self.dir.path().join(name);
+        SnapshotFiles { devices: memory.with_extension("devices"), memory }
     }
 
     /// The initrd as it was given, which knows `mvm.probe`.
@@ -161,7 +164,7 @@ impl Bench {
 
     /// Starts a VM under a supervisor of its own.
     pub(crate) fn launch(&self, spec: &VmSpec, mode: StartMode) -> Result<Vm, Failure> {
-        let launch = Launch { spec: spec.clone(), mode, qemu: self.qemu.clone() };
+        let launch = Launch { spec: spec.clone(), mode, program: Program::Qemu(self.qemu.clone()) };
         let mut shim = Command::new(HELPER)
             .arg("shim")
             .stdin(Stdio::piped())

@@ -9,11 +9,12 @@ use mvm_model::image::Manifest;
 use mvm_model::network::MTU;
 use mvm_model::record::InstanceRecord;
 use mvm_model::snapshot::Platform;
-use mvm_model::vm::Vmm;
-use mvm_model::{Digest, Mac};
-use mvm_vmm::{Access, Drive, Launch, Net, StartMode, VmSpec};
+use mvm_model::vm::{Vmm, VmmKind};
+use mvm_model::{Digest, Mac, NetId};
+use mvm_vmm::{Access, Drive, Launch, Net, Placement, StartMode, VmSpec};
 use serde::Serialize;
 
+use crate::dirs::Dirs;
 use crate::error::{About, Result};
 use crate::prove::Proven;
 use crate::service::Service;
@@ -27,6 +28,8 @@ const LAYOUT: u32 = 1;
 pub struct Blueprint {
     spec: VmSpec,
     proven: Proven,
+    dirs: Dirs,
+    net: NetId,
 }
 
 /// Everything a resumed guest takes for granted, for its digest.
@@ -60,7 +63,11 @@ pub fn platform(vmm: &Vmm) -> Platform {
     let facts = Facts::read();
     Platform {
         vmm: vmm.clone(),
-        machine: if facts.arch == "aarch64" { "virt".into() } else { "microvm".into() },
+        machine: match (vmm.kind, facts.arch.as_str()) {
+            (VmmKind::Firecracker, _) => "mmio".into(),
+            (VmmKind::Qemu, "aarch64") => "virt".into(),
+            (VmmKind::Qemu, _) => "microvm".into(),
+        },
         cpu_class: facts.cpu_class,
         host_kernel: facts.kernel,
         arch: facts.arch,
@@ -85,7 +92,7 @@ impl Blueprint {
             accel: proven.vmm.accel,
             vcpus: record.resources.vcpus,
             mem_mib: record.resources.mem_mib,
-            kernel: files.kernel.clone(),
+            kernel: proven.found.kernel(files).to_owned(),
             initrd: files.initrd.clone(),
             cmdline: cmdline(manifest),
             drives: drives(service, record, files)?,
@@ -94,7 +101,7 @@ impl Blueprint {
             gid: record.uid,
             run_dir: service.dirs.vm(record.instance_id),
         };
-        Ok(Self { spec, proven })
+        Ok(Self { spec, proven, dirs: service.dirs.clone(), net: record.net_id })
     }
 
     /// The VMM it is for.
@@ -102,9 +109,15 @@ impl Blueprint {
         &self.proven.vmm
     }
 
-    /// The order to launch it.
-    pub fn launch(&self, mode: StartMode) -> Launch {
-        Launch { spec: self.spec.clone(), mode, qemu: self.proven.qemu.clone() }
+    /// Whose tenant's VM it is.
+    pub fn net(&self) -> NetId {
+        self.net
+    }
+
+    /// The order to launch it, in that control group.
+    pub fn launch(&self, mode: StartMode, placement: Placement) -> Launch {
+        let program = self.proven.found.program(&self.dirs, placement);
+        Launch { spec: self.spec.clone(), mode, program }
     }
 }
 

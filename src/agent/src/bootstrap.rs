@@ -43,7 +43,14 @@ impl Classify for PackageError {
 impl Service {
     /// Programs this host lacks.
     pub fn missing_programs(&self) -> Vec<Need> {
-        packages::missing(&packages::needs(Arch::HOST, &Purpose::ALL))
+        packages::missing(&packages::needs(Arch::HOST, &self.purposes()))
+    }
+
+    /// QEMU is needed where Firecracker is not there or does not run guests.
+    fn purposes(&self) -> Vec<Purpose> {
+        let without_qemu = self.may_run_firecracker();
+        let purposes = Purpose::ALL.into_iter();
+        purposes.filter(|purpose| *purpose != Purpose::Qemu || !without_qemu).collect()
     }
 
     /// Installs what is missing with the system's package manager.
@@ -56,9 +63,10 @@ impl Service {
         cancel: Arc<AtomicBool>,
     ) -> Result<()> {
         let logs = self.dirs.state.join("log");
+        let purposes = self.purposes();
         self.blocking("install what this host lacks", move || {
             let sink = |progress_now| progress(progress_now);
-            let needs = packages::needs(Arch::HOST, &Purpose::ALL);
+            let needs = packages::needs(Arch::HOST, &purposes);
             packages::install(&Os::detect(), &needs, &logs, Control::new(&sink, &cancel))
         })
         .await

@@ -6,6 +6,7 @@
 //!   tenants/<t>/pools/<p>/pool.json  artifacts/{revisions/<digest>/…,current}
 //!   tenants/<t>/pools/<p>/instances/<i>/{instance.json,data.img,config.img,snapshots/<n>/…}
 //!   artifacts-cache/   image revisions and downloaded packages, shared by all pools
+//!   jails/firecracker/<i>-<nonce>/root/   the roots of VMs that run   bin/  installed VMMs
 //! /run/mvm/      vm/<i>/{shim, sockets, console}  secrets/<i>.img  dns.sock  probe.json
 //! /etc/mvm/      configuration and keys
 //! ```
@@ -70,6 +71,16 @@ impl Dirs {
     /// The log of a VM's supervisor, which holds a lock on it while it lives.
     pub fn supervisor_log(&self, instance: InstanceId) -> PathBuf {
         self.run.join("vm").join(format!("{instance}.log"))
+    }
+
+    /// The roots of jailed VMs: on the file system of what is linked into them.
+    pub fn jails(&self) -> PathBuf {
+        self.state.join("jails")
+    }
+
+    /// Programs that `mvm bootstrap` installed.
+    pub fn bin(&self) -> PathBuf {
+        self.state.join("bin")
     }
 
     /// What belongs to an instance's VM while there is one.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! machine.rs   the machine: CPUs, capabilities, programs, limits, clock, swap
+//! vmm.rs       Firecracker: version, build, limits
 //! keeping.rs   what is kept: disk, encryption, records, key, garbage
 //! here         what acts: accelerators, network, agent, VMs of nobody
 //! ```
@@ -11,6 +12,7 @@
 
 mod keeping;
 mod machine;
+mod vmm;
 
 use mvm_api::wire::SOCKET;
 use mvm_model::vm::{Accel, VmmKind};
@@ -33,6 +35,7 @@ impl Service {
     pub async fn checks(&self) -> Vec<Check> {
         let mut checks = vec![self.programs(), self.accelerators()];
         checks.extend(machine::checks());
+        checks.extend(self.vmm_checks().await);
         let service = self.clone();
         match aside("look at what is kept", move || service.keeping()).await {
             Ok(keeping) => checks.extend(keeping),

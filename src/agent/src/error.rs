@@ -9,8 +9,8 @@ use mvm_host::drive::DriveError;
 use mvm_host::file::FileError;
 use mvm_host::lock::LockError;
 
-pub use mvm_api::Kind;
 use mvm_api::Failure;
+pub use mvm_api::Kind;
 
 /// A failed operation.
 #[derive(Debug)]

@@ -7,7 +7,6 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,24 +14,24 @@ use mvm_host::file;
 use mvm_model::record::InstanceRecord;
 use mvm_model::state::VmRef;
 use mvm_model::vm::{ProcessId, VmmKind};
+use mvm_vmm::firecracker::{JailError, remove_jails};
 use mvm_vmm::process::{self, Handle, Waited};
-use mvm_vmm::supervisor::{Report, RunningRecord};
+use mvm_vmm::supervisor::{self, Report, RunningRecord};
 use mvm_vmm::{
-    AnyVmm, RestoreError, RunState, SnapshotError, StartMode, Vmm, VmmError, transfer_deadline,
+    AnyVmm, Placement, RestoreError, RunState, SnapshotError, SnapshotFiles, StartMode, Vmm,
+    VmmError, transfer_deadline,
 };
 use nix::sys::signal::Signal;
-use tokio::io::AsyncWriteExt;
 
 use crate::blueprint::Blueprint;
 use crate::error::{About, Classify, Error, Kind, Result};
+use crate::launch::{self, START};
 use crate::service::Service;
 use crate::shim::{GUEST_SOCKET, Order, Task};
 use crate::socket::connect_in;
 
 /// How long a process may take to end after it was told to.
 const END: Duration = Duration::from_secs(10);
-/// How long a shim may take until its VMM answers.
-const START: Duration = Duration::from_secs(45);
 /// How often a cancel flag is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -74,19 +73,30 @@ impl Machine {
     pub async fn launch(&self, blueprint: &Blueprint, mode: StartMode) -> Result<VmRef> {
         // The records of an older VM are the only way to it: it ends before they go.
         self.kill().await?;
+        let placement = self.service.placement(blueprint)?;
         let log = self.claim().await?;
         file::remove_dir(&self.run_dir)
             .and_then(|()| file::create_dir(&self.run_dir))
             .about(self.record.path(), "prepare its run directory")?;
         let order = Order {
             task: Task::Launch {
-                launch: Box::new(blueprint.launch(mode)),
+                launch: Box::new(blueprint.launch(mode, placement.clone())),
                 tap: Some(self.record.tap()),
             },
             instance: self.record.path().to_string(),
             dirs: self.service.dirs.clone(),
+            unit: matches!(placement, Placement::Unit(_)),
         };
-        let report = start_shim(&self.service.exe, log, &order).await;
+        let report = match placement {
+            Placement::Unit(net) => {
+                // Its supervisor takes the lock: systemd would keep ours for as long as the unit.
+                drop(log);
+                launch::in_unit(&self.service.exe, &order, net).await
+            }
+            Placement::Group(_) | Placement::Unlimited => {
+                launch::as_child(&self.service.exe, log, &order).await
+            }
+        };
         match report {
             Ok(Report::Started(process)) => {
                 Ok(VmRef { process, vmm: blueprint.vmm().clone(), resumed_from: None })
@@ -136,9 +146,10 @@ impl Machine {
             task: Task::TakeOver { run_dir: self.run_dir.clone() },
             instance: self.record.path().to_string(),
             dirs: self.service.dirs.clone(),
+            unit: false,
         };
         let doing = "cannot replace its VM's supervisor";
-        match start_shim(&self.service.exe, log, &order).await {
+        match launch::as_child(&self.service.exe, log, &order).await {
             Ok(Report::Started(_)) => {
                 tracing::info!(instance = %self.record.path(), "its supervisor was gone; another took over");
                 Ok(())
@@ -200,7 +211,7 @@ impl Machine {
     }
 
     async fn connect(&self) -> Result<AnyVmm> {
-        let kind = self.record.state.vm().map_or(VmmKind::Qemu, |vm| vm.vmm.kind);
+        let kind = self.living_vm().map_or(VmmKind::Qemu, |vm| vm.vmm.kind);
         AnyVmm::connect(kind, &self.run_dir).await.about(self.record.path(), "reach its VM")
     }
 
@@ -226,34 +237,29 @@ impl Machine {
         Some(state == RunState::Running)
     }
 
-    /// Writes memory and devices to `memory`, synced. The VM is paused afterwards.
+    /// Writes memory and devices into a directory, synced. The VM is paused afterwards.
     ///
     /// # Errors
     /// When the disk is full, `cancel` was raised or the VMM gave up; the VM can be resumed.
-    pub async fn save(&self, memory: &File, cancel: &AtomicBool) -> Result<()> {
+    pub async fn save(&self, dir: &Path, cancel: &AtomicBool) -> Result<()> {
         let path = self.record.path();
-        let memory = memory
-            .try_clone()
-            .map_err(|error| self.error(Kind::Failed, "cannot write its memory").because(error))?;
         let deadline = transfer_deadline(self.record.resources.mem_mib);
         let mut vm = self.connect().await?;
-        vm.snapshot(memory, deadline, raised(cancel))
+        vm.snapshot(&SnapshotFiles::in_dir(dir), deadline, raised(cancel))
             .await
             .map(drop)
             .about(path, "write its memory")
     }
 
-    /// Loads a memory file into a VM launched with [`StartMode::Restore`]; it stays paused.
+    /// Loads memory and devices into a VM launched with [`StartMode::Restore`]; it stays paused.
     ///
     /// # Errors
-    /// When the VMM refuses the file; that VM is spent then.
-    pub async fn restore(&self, memory: &Path) -> Result<()> {
+    /// When the VMM refuses the files; that VM is spent then.
+    pub async fn restore(&self, dir: &Path) -> Result<()> {
         let path = self.record.path();
-        let file = File::open(memory).map_err(|error| {
-            self.error(Kind::Failed, "cannot read its memory file").because(error)
-        })?;
         let deadline = transfer_deadline(self.record.resources.mem_mib);
-        self.connect().await?.restore(file, deadline).await.about(path, "load its memory")
+        let files = SnapshotFiles::in_dir(dir);
+        self.connect().await?.restore(&files, deadline).await.about(path, "load its memory")
     }
 
     /// Ends VM and supervisor for certain; fine when there are none.
@@ -275,7 +281,11 @@ impl Machine {
                 self.end(&running.supervisor, Signal::SIGKILL).await?;
             }
         }
-        Ok(())
+        // A supervisor that lived did this already.
+        supervisor::clean(&self.run_dir);
+        // Nothing leads to a jail from before the host's last boot but its name.
+        remove_jails(&self.service.dirs.jails(), self.record.instance_id)
+            .about(self.record.path(), "remove what its VM left")
     }
 
     async fn end(&self, process: &ProcessId, signal: Signal) -> Result<()> {
@@ -317,31 +327,6 @@ impl Service {
     }
 }
 
-/// Starts the shim and reads its one-line report. A shim that started a VM outlives us; one that
-/// says nothing in time is ended.
-async fn start_shim(exe: &Path, log: File, order: &Order) -> io::Result<Report> {
-    let mut child = tokio::process::Command::new(exe)
-        .arg(crate::shim::SUBCOMMAND)
-        .current_dir("/")
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()?;
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
-        return Err(io::Error::other("no pipe to the shim"));
-    };
-    stdin.write_all(&serde_json::to_vec(order)?).await?;
-    drop(stdin);
-    let report = Report::receive_within(stdout, START).await;
-    if !matches!(report, Ok(Report::Started(_))) {
-        let _ = child.kill().await;
-    }
-    report
-}
-
 /// Completes when the flag is raised.
 async fn raised(flag: &AtomicBool) {
     while !flag.load(Ordering::SeqCst) {
@@ -368,6 +353,12 @@ impl Classify for SnapshotError {
             }
             _ => (Kind::Failed, None),
         }
+    }
+}
+
+impl Classify for JailError {
+    fn classify(&self) -> (Kind, Option<String>) {
+        (Kind::Failed, None)
     }
 }
 

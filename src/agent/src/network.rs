@@ -128,7 +128,7 @@ pub(crate) fn port_of(record: &InstanceRecord, subnet: Subnet) -> Port {
         net_id: record.net_id,
         subnet,
         offset: record.offset,
-        owner_uid: None,
+        owner_uid: Some(record.uid),
         isolation: Isolation::Shared,
     }
 }

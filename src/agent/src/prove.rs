@@ -5,7 +5,7 @@
 //! only the first start after a boot pays for the proof.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mvm_host::file;
 use mvm_host::image::BootFiles;
@@ -14,11 +14,13 @@ use mvm_model::Digest;
 use mvm_model::record::{FIRST_VMM_UID, free_uid};
 use mvm_model::snapshot::FileStamp;
 use mvm_model::vm::{Accel, Vmm, VmmKind};
-use mvm_vmm::Trampoline;
-use mvm_vmm::probe::{CANDIDATES, Cache, Outcome, Probe, find_firecracker};
+use mvm_vmm::firecracker::{Binaries, NotAllowed, Search};
+use mvm_vmm::probe::{CANDIDATES, Cache, Outcome, Probe};
 use mvm_vmm::qemu::{QemuBinary, QemuMissing};
+use mvm_vmm::{Jailed, Placement, Program, Trampoline};
 use serde::{Deserialize, Serialize};
 
+use crate::dirs::Dirs;
 use crate::error::{About, Error, Kind, Result};
 use crate::service::Service;
 use crate::shim::CONFINE;
@@ -38,7 +40,46 @@ pub struct Proven {
     /// VMM, accelerator, version.
     pub vmm: Vmm,
     /// Its program.
-    pub qemu: QemuBinary,
+    pub found: Found,
+}
+
+/// An installed VMM.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// QEMU.
+    Qemu(QemuBinary),
+    /// Firecracker with its jailer.
+    Firecracker(Binaries),
+}
+
+impl Found {
+    /// The program itself.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Qemu(qemu) => &qemu.path,
+            Self::Firecracker(binaries) => &binaries.firecracker,
+        }
+    }
+
+    /// The form of a kernel it loads.
+    pub fn kernel<'a>(&self, files: &'a BootFiles) -> &'a Path {
+        match self {
+            Self::Qemu(_) => &files.kernel,
+            Self::Firecracker(_) => &files.vmlinux,
+        }
+    }
+
+    /// What a VM is started with.
+    pub fn program(&self, dirs: &Dirs, placement: Placement) -> Program {
+        match self {
+            Self::Qemu(qemu) => Program::Qemu(qemu.clone()),
+            Self::Firecracker(binaries) => Program::Firecracker(Jailed {
+                binaries: binaries.clone(),
+                jails: dirs.jails(),
+                placement,
+            }),
+        }
+    }
 }
 
 /// What a proof found about one pair.
@@ -105,11 +146,25 @@ impl Service {
             Outcome::Refused { .. } => None,
         });
         let vmm = best.ok_or_else(|| none_works(&verdicts))?;
-        let qemu = self.qemu().await;
-        let qemu = qemu.map_err(|error| {
-            Error::new(Kind::Unavailable, "", error.to_string()).hint("mvm bootstrap")
-        })?;
-        Ok(Proven { vmm, qemu })
+        let found = self.program(vmm.kind).await;
+        let found = found
+            .map_err(|reason| Error::new(Kind::Unavailable, "", reason).hint("mvm bootstrap"))?;
+        Ok(Proven { vmm, found })
+    }
+
+    /// The pairs this host's settings leave, best first.
+    fn candidates(&self) -> Result<Vec<(VmmKind, Accel)>> {
+        let settings = self.settings()?;
+        let left: Vec<_> =
+            CANDIDATES.into_iter().filter(|&(vmm, accel)| settings.allows(vmm, accel)).collect();
+        match left.is_empty() {
+            false => Ok(left),
+            true => Err(Error::new(
+                Kind::Invalid,
+                "",
+                "the host's settings leave no VMM: there is no such VMM with that accelerator",
+            )),
+        }
     }
 
     async fn verdicts(&self, files: &BootFiles) -> Result<Vec<Verdict>> {
@@ -117,21 +172,23 @@ impl Service {
         let mut cache = Cache::load(&path);
         let mut verdicts = Vec::new();
         let mut learnt = false;
-        for (vmm, accel) in CANDIDATES {
-            let key = match self.program(vmm).await {
-                Some(program) => cache.key((vmm, accel), &program, &files.kernel).ok(),
-                None => None,
-            };
-            let known = key.as_ref().and_then(|key| cache.get(key)).cloned();
-            let outcome = match known {
-                Some(outcome) => outcome,
-                None => {
-                    let outcome = self.probe(files, vmm, accel).await;
-                    if let Some(key) = key {
-                        cache.put(key, outcome.clone());
-                        learnt = true;
+        for (vmm, accel) in self.candidates()? {
+            let outcome = match self.program(vmm).await {
+                Err(reason) => Outcome::Refused { reason },
+                Ok(found) => {
+                    let kernel = found.kernel(files);
+                    let key = cache.key((vmm, accel), found.path(), kernel).ok();
+                    match key.as_ref().and_then(|key| cache.get(key)).cloned() {
+                        Some(outcome) => outcome,
+                        None => {
+                            let outcome = self.probe(files, &found, accel).await;
+                            if let Some(key) = key {
+                                cache.put(key, outcome.clone());
+                                learnt = true;
+                            }
+                            outcome
+                        }
                     }
-                    outcome
                 }
             };
             verdicts.push(Verdict { vmm, accel, outcome });
@@ -147,11 +204,37 @@ impl Service {
         Ok(verdicts)
     }
 
-    async fn program(&self, vmm: VmmKind) -> Option<PathBuf> {
+    /// An installed program, or why there is none that can be used.
+    async fn program(&self, vmm: VmmKind) -> std::result::Result<Found, String> {
         match vmm {
-            VmmKind::Firecracker => find_firecracker().await.ok().map(|found| found.path),
-            VmmKind::Qemu => self.qemu().await.ok().map(|found| found.path),
+            VmmKind::Firecracker => {
+                self.firecracker().await.map(Found::Firecracker).map_err(|error| error.to_string())
+            }
+            VmmKind::Qemu => self.qemu().await.map(Found::Qemu).map_err(|error| error.to_string()),
         }
+    }
+
+    /// The host's Firecracker, kept like the host's QEMU.
+    pub(crate) async fn firecracker(&self) -> std::result::Result<Binaries, NotAllowed> {
+        let kept_at = self.dirs.run.join("firecracker.json");
+        let search = Search::from_env(&self.dirs.bin(), |name| std::env::var_os(name));
+        let kept = std::fs::read(&kept_at)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<KeptFirecracker>(&bytes).ok());
+        if let Some(kept) = kept
+            && kept.searched == format!("{search:?}")
+            && stamps(&kept.binaries).is_some_and(|stamps| stamps == kept.stamps)
+        {
+            return Ok(kept.binaries);
+        }
+        let searched = format!("{search:?}");
+        let binaries = Binaries::find(&search).await?;
+        if let Some(stamps) = stamps(&binaries) {
+            let kept = KeptFirecracker { searched, stamps, binaries: binaries.clone() };
+            // What cannot be kept is asked again.
+            let _ = file::write_durably(&kept_at, &serde_json::to_vec(&kept).unwrap_or_default());
+        }
+        Ok(binaries)
     }
 
     /// The host's QEMU. Asking it for its version starts a process, so the answer is kept as long
@@ -176,20 +259,21 @@ impl Service {
         Ok(qemu)
     }
 
-    async fn probe(&self, files: &BootFiles, vmm: VmmKind, accel: Accel) -> Outcome {
+    async fn probe(&self, files: &BootFiles, found: &Found, accel: Accel) -> Outcome {
         let taken: Vec<_> =
             self.records.all_instances().records.iter().map(|record| record.uid).collect();
         // Not a uid an instance may get while we probe: count from the far end of the range.
         let uid = free_uid(&taken).max(FIRST_VMM_UID) + 1_000_000;
         let trampoline = Trampoline { program: self.exe.clone(), args: vec![CONFINE.into()] };
         let probe = Probe {
-            kernel: &files.kernel,
+            kernel: found.kernel(files),
             initrd: &files.initrd,
             uid,
             scratch: &self.dirs.run,
             trampoline: &trampoline,
         };
-        probe.run(vmm, accel).await
+        // Ten seconds at most, and killed then: it needs no limits.
+        probe.run(&found.program(&self.dirs, Placement::Unlimited), accel).await
     }
 
     fn proofs(&self) -> PathBuf {
@@ -213,9 +297,22 @@ impl Service {
         if kept.boot_id == now { kept.verdicts } else { Vec::new() }
     }
 
+    /// Whether Firecracker and its jailer are installed.
+    pub fn has_firecracker(&self) -> bool {
+        Search::from_env(&self.dirs.bin(), |name| std::env::var_os(name)).finds_both()
+    }
+
+    /// Whether Firecracker is there, /dev/kvm can be opened, and no proof was against it.
+    pub(crate) fn may_run_firecracker(&self) -> bool {
+        let verdicts = self.known_verdicts();
+        let verdict = verdicts.iter().find(|verdict| verdict.vmm == VmmKind::Firecracker);
+        let kvm = || std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+        verdict.is_none_or(Verdict::is_proven) && self.has_firecracker() && kvm()
+    }
+
     /// Each VMM program: its name with the version, and whether it is installed and runs.
     pub async fn installed_vmms(&self, running: &[VmmKind]) -> Vec<(String, String)> {
-        let firecracker = find_firecracker().await.ok().map(|found| found.version);
+        let firecracker = self.firecracker().await.ok().map(|found| found.version);
         let qemu = QemuBinary::find().await.ok().map(|found| found.version);
         [("Firecracker", VmmKind::Firecracker, firecracker), ("QEMU", VmmKind::Qemu, qemu)]
             .into_iter()
@@ -243,6 +340,19 @@ impl Service {
 struct KeptQemu {
     stamp: FileStamp,
     qemu: QemuBinary,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptFirecracker {
+    /// Where it was looked for.
+    searched: String,
+    stamps: [FileStamp; 2],
+    binaries: Binaries,
+}
+
+fn stamps(binaries: &Binaries) -> Option<[FileStamp; 2]> {
+    let stamp = |path| file::stamp(path).ok();
+    Some([stamp(&binaries.firecracker)?, stamp(&binaries.jailer)?])
 }
 
 #[derive(Default, Serialize, Deserialize)]

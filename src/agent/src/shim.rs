@@ -3,7 +3,8 @@
 //! ```text
 //! driver ── Order on stdin ─▶ mvm __shim ── starts (or takes over), drains ─▶ VMM
 //!        ◀─ Report on stdout ─┘   │ relay: guest.sock ◀─ many clients
-//!                                 │        agent.sock ─▶ the guest agent's one port
+//!                                 │        agent.sock (QEMU) ─▶ the guest agent's one port
+//!                                 │        v.sock (Firecracker) ─▶ a connection for each
 //!                                 └ VMM ended → exit.json → the record, if nobody holds it
 //! ```
 //!
@@ -11,19 +12,24 @@
 //! whoever needs that next starts another, which takes the living VM over
 //! ([`Machine::ensure_supervisor`](crate::machine::Machine::ensure_supervisor)).
 
+mod unit;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mvm_host::net::open_tap;
-use mvm_vmm::supervisor::{self, Failure, Report, Supervised, Trampoline};
+use mvm_model::InstanceId;
+use mvm_model::vm::VmmKind;
+use mvm_vmm::supervisor::{self, Failure, Report, RunningRecord, Supervised, Trampoline};
 use mvm_vmm::{Launch, qemu};
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixListener;
+use tokio::task::JoinHandle;
 
 use crate::dirs::Dirs;
 use crate::guest::relay;
 use crate::service::Service;
+use unit::Starter;
 
 /// The hidden subcommand that is a shim.
 pub const SUBCOMMAND: &str = "__shim";
@@ -31,6 +37,9 @@ pub const SUBCOMMAND: &str = "__shim";
 pub const CONFINE: &str = "__confine";
 /// The relay's socket in the run directory.
 pub const GUEST_SOCKET: &str = "guest.sock";
+
+/// Threads for what blocks: few, because a unit's threads are counted.
+const MOST_BLOCKING: usize = 8;
 
 /// What a shim is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +50,9 @@ pub struct Order {
     pub instance: String,
     /// Where things are.
     pub dirs: Dirs,
+    /// Whether it is the supervisor of a unit of systemd's.
+    #[serde(default)]
+    pub unit: bool,
 }
 
 /// Where a shim's VM comes from.
@@ -62,6 +74,13 @@ pub enum Task {
 }
 
 impl Task {
+    fn instance(&self) -> Option<InstanceId> {
+        match self {
+            Self::Launch { launch, .. } => Some(launch.spec.instance),
+            Self::TakeOver { .. } => None,
+        }
+    }
+
     fn run_dir(&self) -> &Path {
         match self {
             Self::Launch { launch, .. } => &launch.spec.run_dir,
@@ -78,9 +97,23 @@ pub fn main() -> ExitCode {
         Ok(order) => order,
         Err(error) => return refuse("order", &error.to_string()),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match order.unit {
+        true => unit::main(order),
+        false => {
+            // A jailed VMM's parent is gone once it runs: then it is ours, and its end too.
+            let _ = nix::sys::prctl::set_child_subreaper(true);
+            serve(order, None)
+        }
+    }
+}
+
+fn serve(order: Order, starter: Option<Starter>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(MOST_BLOCKING)
+        .enable_all()
+        .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run(order)),
+        Ok(runtime) => runtime.block_on(run(order, starter)),
         Err(error) => refuse("runtime", &error.to_string()),
     }
 }
@@ -94,9 +127,9 @@ fn failure(kind: &str, message: &str) -> Failure {
     Failure { kind: kind.into(), message: message.into(), last_log: Vec::new() }
 }
 
-async fn run(order: Order) -> ExitCode {
+async fn run(order: Order, starter: Option<Starter>) -> ExitCode {
     match supervised(&order.task).await {
-        Ok(supervised) => supervise(order, supervised).await,
+        Ok(supervised) => supervise(order, supervised, starter).await,
         Err(failure) => {
             let _ = Report::Failed(failure).send(io::stdout());
             ExitCode::FAILURE
@@ -107,7 +140,9 @@ async fn run(order: Order) -> ExitCode {
 async fn supervised(task: &Task) -> Result<Supervised, Failure> {
     match task {
         Task::Launch { launch, tap } => {
-            let tap = tap.as_deref().map(open_tap).transpose();
+            // Firecracker opens its own, which belongs to its uid.
+            let tap = tap.as_deref().filter(|_| launch.program.kind() == VmmKind::Qemu);
+            let tap = tap.map(open_tap).transpose();
             let tap = tap.map_err(|error| failure("tap", &error.to_string()))?;
             let started = supervisor::start(launch, tap, &Trampoline::this_program(CONFINE)).await;
             started.map_err(|error| Failure::from(&error))
@@ -118,18 +153,19 @@ async fn supervised(task: &Task) -> Result<Supervised, Failure> {
     }
 }
 
-async fn supervise(order: Order, supervised: Supervised) -> ExitCode {
-    let relay = match listen(order.task.run_dir()).await {
-        Ok((guest, listener)) => {
-            tokio::spawn(async move { drop(relay::serve(guest, listener).await) })
-        }
+async fn supervise(order: Order, vm: Supervised, starter: Option<Starter>) -> ExitCode {
+    let relay = match relay(order.task.run_dir()).await {
+        Ok(relay) => relay,
         Err(error) => {
             // Without a way to the guest the instance is of no use: the driver ends the VM.
             return refuse("relay", &error.to_string());
         }
     };
-    let _ = Report::Started(supervised.process().clone()).send(io::stdout());
-    let ended = supervised.wait().await;
+    if let Some(starter) = starter {
+        starter.vm_is_up(vm.process());
+    }
+    let _ = Report::Started(vm.process().clone()).send(io::stdout());
+    let ended = vm.wait().await;
     relay.abort();
     if let Err(error) = ended {
         eprintln!("cannot record how the VM ended: {error}");
@@ -138,9 +174,21 @@ async fn supervise(order: Order, supervised: Supervised) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn listen(run_dir: &Path) -> io::Result<(tokio::net::UnixStream, UnixListener)> {
-    let guest = qemu::connect_in(run_dir, qemu::AGENT_SOCKET).await?;
-    Ok((guest, crate::socket::listen_in(run_dir, GUEST_SOCKET)?))
+/// Serves the guest's clients for as long as the VM lives.
+async fn relay(run_dir: &Path) -> io::Result<JoinHandle<()>> {
+    let running = RunningRecord::load(run_dir)?;
+    let jail = running.and_then(|running| running.jail);
+    match jail {
+        None => {
+            let guest = qemu::connect_in(run_dir, qemu::AGENT_SOCKET).await?;
+            let listener = crate::socket::listen_in(run_dir, GUEST_SOCKET)?;
+            Ok(tokio::spawn(async move { drop(relay::serve(guest, listener).await) }))
+        }
+        Some(jail) => {
+            let listener = crate::socket::listen_in(run_dir, GUEST_SOCKET)?;
+            Ok(tokio::spawn(crate::guest::vsock::serve(jail.root, listener)))
+        }
+    }
 }
 
 /// Writes down what became of the instance, unless somebody is changing it.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! snapshots/7.tmp/            being written; whatever a crash leaves here is worth nothing
-//! snapshots/7/memory          what the VMM wrote
+//! snapshots/7/memory          what the VMM wrote; with Firecracker also
+//! snapshots/7/devices
 //! snapshots/7/manifest.json   what it is, where and with what it may be resumed
 //! snapshots/7/consumed        it was resumed: never again
 //! ```
@@ -10,11 +11,11 @@
 //! The rename of `7.tmp` to `7`, synced, is the moment a snapshot exists. The consumed mark is
 //! synced before the VM executes its first instruction.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use mvm_model::snapshot::{Manifest, Unusable};
+use mvm_model::Digest;
+use mvm_model::snapshot::{FileStamp, Manifest, Unusable};
 
 use crate::file::{self, Context, FileError};
 
@@ -29,8 +30,6 @@ pub struct Snapshots {
 pub struct Draft {
     generation: u64,
     dir: PathBuf,
-    /// Where the VMM writes the memory.
-    pub memory: File,
 }
 
 impl Snapshots {
@@ -57,15 +56,7 @@ impl Snapshots {
         let dir = self.dir.join(format!("{generation}.tmp"));
         file::remove_dir(&dir)?;
         file::create_dir(&dir)?;
-        let path = dir.join("memory");
-        let memory = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .doing("create", &path)?;
-        Ok(Draft { generation, dir, memory })
+        Ok(Draft { generation, dir })
     }
 
     /// Whether a generation is complete: renamed into place.
@@ -104,24 +95,18 @@ impl Snapshots {
         }
     }
 
-    /// Proves that the memory file is what was hashed: by its stamp, or by hashing it again when
-    /// the stamp differs (a restored backup).
+    /// Proves that memory and devices are what was hashed: by their stamps, or by hashing them
+    /// again when a stamp differs (a restored backup, or a wake that did not come about).
     ///
     /// # Errors
     /// When it is missing, truncated or changed.
     pub fn prove_memory(&self, manifest: &Manifest) -> Result<(), Unusable> {
-        let path = self.memory(manifest.generation);
-        let incomplete = |error: FileError| Unusable::Incomplete(format!("memory file: {error}"));
-        let stamp = file::stamp(&path).map_err(incomplete)?;
-        if stamp == manifest.memory {
-            return Ok(());
+        let dir = self.path(manifest.generation);
+        prove(&dir.join("memory"), &manifest.memory, &manifest.memory_digest)?;
+        match &manifest.devices {
+            Some(devices) => prove(&dir.join("devices"), &devices.file, &devices.digest),
+            None => Ok(()),
         }
-        if stamp.size != manifest.memory.size
-            || file::digest(&path).map_err(incomplete)? != manifest.memory_digest
-        {
-            return Err(Unusable::MemoryChanged);
-        }
-        Ok(())
     }
 
     /// Removes everything but `keep`, complete or not, durably.
@@ -150,10 +135,32 @@ impl Snapshots {
     }
 }
 
+fn prove(path: &Path, then: &FileStamp, digest: &Digest) -> Result<(), Unusable> {
+    let incomplete = |error: FileError| Unusable::Incomplete(format!("memory file: {error}"));
+    let stamp = file::stamp(path).map_err(incomplete)?;
+    if stamp == *then {
+        return Ok(());
+    }
+    if stamp.size != then.size || file::digest(path).map_err(incomplete)? != *digest {
+        return Err(Unusable::MemoryChanged);
+    }
+    Ok(())
+}
+
 impl Draft {
+    /// Where the VMM writes.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The memory file's path.
     pub fn memory_path(&self) -> PathBuf {
         self.dir.join("memory")
+    }
+
+    /// The devices' path; there is no such file with a VMM that writes them with the memory.
+    pub fn devices_path(&self) -> PathBuf {
+        self.dir.join("devices")
     }
 
     /// Makes the snapshot exist: syncs everything, then renames it into place.
@@ -162,7 +169,10 @@ impl Draft {
     /// When any step fails: the snapshot does not exist then.
     pub fn commit(self, manifest: &Manifest) -> Result<(), FileError> {
         let path = self.memory_path();
-        self.memory.sync_all().doing("sync", &path)?;
+        file::sync(&path)?;
+        if manifest.devices.is_some() {
+            file::sync(&self.devices_path())?;
+        }
         let json = serde_json::to_vec_pretty(manifest).map_err(std::io::Error::from);
         file::write_durably(&self.dir.join("manifest.json"), &json.doing("encode", &path)?)?;
         file::rename_durably(&self.dir, &self.dir.with_file_name(self.generation.to_string()))

@@ -73,6 +73,18 @@ pub struct Manifest {
     pub memory: FileStamp,
     /// SHA-256 of the memory file.
     pub memory_digest: Digest,
+    /// The devices, where the VMM keeps them in a file of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<DevicesFile>,
+}
+
+/// A VM's devices, saved apart from its memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevicesFile {
+    /// The file.
+    pub file: FileStamp,
+    /// SHA-256 of it.
+    pub digest: Digest,
 }
 
 /// Why a snapshot is not resumed.
@@ -204,6 +216,7 @@ mod tests {
             data_drive: Some(DriveStamp { file: STAMP }),
             memory: STAMP,
             memory_digest: Digest::of(b"memory"),
+            devices: None,
         }
     }
 

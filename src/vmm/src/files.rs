@@ -3,11 +3,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use serde::Serialize;
+use tokio::net::UnixStream;
 
 /// Replaces `<dir>/<name>` by this JSON document: readers see the old or the new one, never half
 /// of one, also after a power cut.
@@ -48,6 +49,25 @@ pub(crate) fn open_dir(path: &Path) -> io::Result<File> {
 /// A path below an open directory that fits into a socket address.
 pub(crate) fn short_path(dir: &File, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
+}
+
+/// Connects to a unix socket below a directory whose content is not trusted: no link is followed,
+/// and what is not a socket is refused, so it can lead nowhere else.
+pub(crate) async fn connect_beneath(dir: &Path, name: &str) -> io::Result<UnixStream> {
+    let socket = open_beneath(dir, name, OFlag::O_PATH)?;
+    if !socket.metadata()?.file_type().is_socket() {
+        return Err(io::Error::other("it is no socket"));
+    }
+    UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await
+}
+
+/// Opens something below a directory whose content is not trusted.
+pub(crate) fn open_beneath(dir: &Path, name: &str, flags: OFlag) -> io::Result<File> {
+    let dir = open_dir(dir)?;
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    Ok(openat2(&dir, name, how)?.into())
 }
 
 #[cfg(test)]

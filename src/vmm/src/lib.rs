@@ -34,17 +34,24 @@
 
 pub mod confine;
 mod files;
+pub mod firecracker;
+mod placement;
 pub mod probe;
 pub mod process;
 pub mod qemu;
+mod snapshot;
 pub mod spec;
 pub mod supervisor;
+pub mod systemd;
 mod text;
 mod vmm;
 
+pub use placement::{Limits, Placement, slice_name, unit_name};
+pub use snapshot::SnapshotFiles;
 pub use spec::{Access, BadSpec, Drive, Net, StartMode, VmSpec};
 pub use supervisor::{
-    ExitKind, ExitRecord, Launch, Report, RunningRecord, StartError, Supervised, Trampoline,
+    ExitKind, ExitRecord, Jailed, Launch, Program, Report, RunningRecord, StartError, Supervised,
+    Trampoline,
 };
 pub use vmm::{
     AnyVmm, RestoreError, RunState, SnapshotDone, SnapshotError, Vmm, VmmError, transfer_deadline,

@@ -7,8 +7,8 @@
 //! ```text
 //!            boot ───────────────▶ Running ◀──resume── Paused ◀──pause── Running
 //!  launch ──┤                                            │ ▲
-//!            restore ─▶ Waiting ──restore(file)──────────┼─┘
-//!                                             snapshot(file): Saving ─▶ Paused (file complete)
+//!            restore ─▶ Waiting ──restore(files)─────────┼─┘
+//!                                            snapshot(files): Saving ─▶ Paused (files complete)
 //!                                                               └─ failed, cancelled ─▶ Paused
 //!  any ── quit, crash, guest powers off ─▶ the process is gone
 //! ```
@@ -16,7 +16,6 @@
 //! After *any* failure of `snapshot` the VM is paused with its memory intact and `resume` works.
 //! After a failure of `restore` the process is spent: start another.
 
-use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::path::Path;
@@ -24,7 +23,9 @@ use std::time::Duration;
 
 use mvm_model::vm::VmmKind;
 
+use crate::firecracker::{Firecracker, FirecrackerError};
 use crate::qemu::{Qemu, QmpError};
+use crate::snapshot::SnapshotFiles;
 
 /// What a VM process does now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +45,15 @@ pub enum RunState {
 /// Why an operation on a VM process failed.
 #[derive(Debug, thiserror::Error)]
 pub enum VmmError {
-    /// The VMM of this kind has no backend in this build.
-    #[error("{0} is not supported by this build")]
-    NotInThisBuild(VmmKind),
+    /// Talking to Firecracker failed.
+    #[error("failed to {doing} the VM")]
+    Firecracker {
+        /// The operation.
+        doing: &'static str,
+        /// What its API said.
+        #[source]
+        source: FirecrackerError,
+    },
     /// Talking to QEMU failed.
     #[error("failed to {doing} the VM")]
     Qemu {
@@ -132,13 +139,13 @@ pub trait Vmm {
     /// and continues after a complete one too: from then on that snapshot is worthless.
     fn resume(&mut self) -> impl Future<Output = Result<(), VmmError>> + Send;
 
-    /// Stops the VM and writes its memory and devices to an empty file, synced to disk. The VM
+    /// Stops the VM and writes its memory and devices to new or empty files, synced to disk. The VM
     /// stays paused. `cancel` ends the attempt when it completes; pass
     /// [`std::future::pending`] for never. Dropping the future leaves a half-written file and a
     /// paused VM, which the next `resume` sets right.
     fn snapshot(
         &mut self,
-        memory: File,
+        files: &SnapshotFiles,
         deadline: Duration,
         cancel: impl Future<Output = ()> + Send,
     ) -> impl Future<Output = Result<SnapshotDone, SnapshotError>> + Send;
@@ -148,7 +155,7 @@ pub trait Vmm {
     /// patched, write the consumed mark, then `resume`.
     fn restore(
         &mut self,
-        memory: File,
+        files: &SnapshotFiles,
         deadline: Duration,
     ) -> impl Future<Output = Result<(), RestoreError>> + Send;
 
@@ -162,6 +169,8 @@ pub trait Vmm {
 pub enum AnyVmm {
     /// QEMU, by its monitor.
     Qemu(Qemu),
+    /// Firecracker, by its API.
+    Firecracker(Firecracker),
 }
 
 impl AnyVmm {
@@ -172,7 +181,7 @@ impl AnyVmm {
     pub async fn connect(kind: VmmKind, run_dir: &Path) -> Result<Self, VmmError> {
         match kind {
             VmmKind::Qemu => Ok(Self::Qemu(Qemu::connect(run_dir).await?)),
-            VmmKind::Firecracker => Err(VmmError::NotInThisBuild(kind)),
+            VmmKind::Firecracker => Ok(Self::Firecracker(Firecracker::connect(run_dir)?)),
         }
     }
 }
@@ -181,41 +190,51 @@ impl Vmm for AnyVmm {
     async fn status(&mut self) -> Result<RunState, VmmError> {
         match self {
             Self::Qemu(vmm) => vmm.status().await,
+            Self::Firecracker(vmm) => vmm.status().await,
         }
     }
 
     async fn pause(&mut self) -> Result<(), VmmError> {
         match self {
             Self::Qemu(vmm) => vmm.pause().await,
+            Self::Firecracker(vmm) => vmm.pause().await,
         }
     }
 
     async fn resume(&mut self) -> Result<(), VmmError> {
         match self {
             Self::Qemu(vmm) => vmm.resume().await,
+            Self::Firecracker(vmm) => vmm.resume().await,
         }
     }
 
     async fn snapshot(
         &mut self,
-        memory: File,
+        files: &SnapshotFiles,
         deadline: Duration,
         cancel: impl Future<Output = ()> + Send,
     ) -> Result<SnapshotDone, SnapshotError> {
         match self {
-            Self::Qemu(vmm) => vmm.snapshot(memory, deadline, cancel).await,
+            Self::Qemu(vmm) => vmm.snapshot(files, deadline, cancel).await,
+            Self::Firecracker(vmm) => vmm.snapshot(files, deadline, cancel).await,
         }
     }
 
-    async fn restore(&mut self, memory: File, deadline: Duration) -> Result<(), RestoreError> {
+    async fn restore(
+        &mut self,
+        files: &SnapshotFiles,
+        deadline: Duration,
+    ) -> Result<(), RestoreError> {
         match self {
-            Self::Qemu(vmm) => vmm.restore(memory, deadline).await,
+            Self::Qemu(vmm) => vmm.restore(files, deadline).await,
+            Self::Firecracker(vmm) => vmm.restore(files, deadline).await,
         }
     }
 
     async fn quit(&mut self) -> Result<(), VmmError> {
         match self {
             Self::Qemu(vmm) => vmm.quit().await,
+            Self::Firecracker(vmm) => vmm.quit().await,
         }
     }
 }

@@ -119,11 +119,10 @@ const SECTOR: usize = 512;
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const DISCARD: u64 = 1 << 2;
 
-/// One logged operation.
+/// One logged write.
 struct Entry {
     offset: u64,
-    length: u64,
-    flags: u64,
+    data: Vec<u8>,
 }
 
 /// The count in the superblock, which QEMU writes with every flush before it acknowledges it.
@@ -138,55 +137,62 @@ fn number(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
+/// Applies what the cut leaves of the log.
 fn replay(log: &Path, disk: &File, acknowledged: u64, cut: PowerCut) -> io::Result<()> {
     let mut log = BufReader::with_capacity(1 << 20, File::open(log)?);
     log.seek_relative(SECTOR as i64)?;
-    let mut random = match cut {
-        PowerCut::KeepsSome(seed) => Some(seed | 1),
-        _ => None,
+    let size = disk.metadata()?.len();
+    for _ in 0..acknowledged {
+        let entry = next(&mut log, size)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        disk.write_all_at(&entry.data, entry.offset)?;
+    }
+    let mut keeps: Box<dyn FnMut() -> bool> = match cut {
+        PowerCut::LosesUnflushed => return Ok(()),
+        PowerCut::KeepsUnflushed => Box::new(|| true),
+        PowerCut::KeepsSome(seed) => Box::new(coin(seed)),
     };
-    for index in 0.. {
-        let durable = index < acknowledged;
-        if !durable && cut == PowerCut::LosesUnflushed {
-            break;
-        }
-        let Some(entry) = next(&mut log)? else { break };
-        if entry.flags & DISCARD != 0 {
-            continue;
-        }
-        let mut data = vec![0; entry.length as usize];
-        // The end of what QEMU was writing when it was killed.
-        if log.read_exact(&mut data).is_err() {
-            break;
-        }
-        match &mut random {
-            Some(state) if !durable => {
-                for (number, sector) in data.chunks(SECTOR).enumerate() {
-                    if coin(state) {
-                        disk.write_all_at(sector, entry.offset + (number * SECTOR) as u64)?;
-                    }
-                }
+    while let Some(entry) = next(&mut log, size)? {
+        for (sector, offset) in entry.data.chunks(SECTOR).zip((entry.offset..).step_by(SECTOR)) {
+            if keeps() {
+                disk.write_all_at(sector, offset)?;
             }
-            _ => disk.write_all_at(&data, entry.offset)?,
         }
     }
     Ok(())
 }
 
-fn next(log: &mut impl Read) -> io::Result<Option<Entry>> {
+/// The next whole entry. A flush is one without data; a discard is taken for that, as what a
+/// disk does with one is its own business.
+fn next(log: &mut impl Read, size: u64) -> io::Result<Option<Entry>> {
     let mut sector = [0; SECTOR];
-    match log.read_exact(&mut sector) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
+    if ended(log.read_exact(&mut sector))? {
+        return Ok(None);
     }
-    let in_bytes = |at| number(&sector, at) * SECTOR as u64;
-    Ok(Some(Entry { offset: in_bytes(0), length: in_bytes(8), flags: number(&sector, 16) }))
+    let in_bytes = |at| number(&sector, at).saturating_mul(SECTOR as u64);
+    let (offset, length, flags) = (in_bytes(0), in_bytes(8), number(&sector, 16));
+    if offset.saturating_add(length) > size {
+        return Err(io::Error::other(format!("{length} bytes at {offset} are beyond the disk")));
+    }
+    let mut data = vec![0; if flags & DISCARD == 0 { length as usize } else { 0 }];
+    let cut_off = ended(log.read_exact(&mut data))?;
+    Ok((!cut_off).then_some(Entry { offset, data }))
 }
 
-/// The next of a sequence of coin tosses (xorshift).
-fn coin(state: &mut u64) -> bool {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state & 1 == 1
+/// Whether the log ended there: with what QEMU was writing when it was killed.
+fn ended(read: io::Result<()>) -> io::Result<bool> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
+        other => other.map(|()| false),
+    }
+}
+
+/// A sequence of coin tosses (xorshift).
+fn coin(seed: u64) -> impl FnMut() -> bool {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state & (1 << 32) != 0
+    }
 }

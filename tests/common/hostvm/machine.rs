@@ -1,4 +1,4 @@
-//! The machine: one QEMU process, which does not outlive its test.
+//! The machine: one QEMU process, which does not outlive the thread that boots it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -50,8 +50,8 @@ impl Machine {
         let sockets = tempfile::tempdir().expect("a directory for sockets");
         let (channel, monitor) = (sockets.path().join("channel"), sockets.path().join("monitor"));
         let console = dir.join("console");
-        let mut command = Command::new("nice");
-        command.args(["-n", "5", "qemu-system-x86_64", "-name", name]);
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(["-name", name]);
         // Four-level paging, as nearly all hosts have: a level more is paid for on every miss.
         command.args(["-M", "q35,accel=tcg", "-cpu", "max,-la57", "-nodefaults"]);
         command.args(["-no-user-config", "-display", "none", "-no-reboot"]);

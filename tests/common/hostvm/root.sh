@@ -17,8 +17,8 @@ set -euo pipefail
 kernel=$1 out=$2
 release=$(ls "$kernel/lib/modules")
 digest=$({ cat "$0"; echo "$(basename "$kernel")"; } | sha256sum | cut -c1-16)
-done=$out/$digest
-[ -d "$done" ] && { touch "$done"; echo "$done"; exit 0; }
+made=$out/$digest
+[ -d "$made" ] && { touch "$made"; echo "$made"; exit 0; }
 
 for wanted in /usr/bin/mmdebstrap /usr/share/keyrings/debian-archive-keyring.gpg; do
   [ -e "$wanted" ] || { echo "$wanted is missing" >&2; exit 1; }
@@ -117,8 +117,8 @@ modules "$work/tree"
 settings "$work/tree"
 initrd "$work/tree" > "$work/initrd"
 cp "$kernel/boot/vmlinuz-$release" "$work/vmlinuz"
-mv "$work" "$done"
+mv "$work" "$made"
 trap - EXIT
 # Roots of earlier recipes that nobody made or used today.
-find "$out" -mindepth 1 -maxdepth 1 ! -path "$done" -mmin +1440 -exec rm -rf {} +
-echo "$done"
+find "$out" -mindepth 1 -maxdepth 1 ! -path "$made" -mmin +1440 -exec rm -rf {} +
+echo "$made"

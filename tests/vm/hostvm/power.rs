@@ -69,12 +69,12 @@ pub fn a_cache_with_a_battery_keeps_it(host: &HostVm) -> Outcome {
     Outcome::Passed
 }
 
-/// Programs that write without end lose their power three times: what one of them had been told
+/// Programs that write without end lose their power twice: what one of them had been told
 /// is safe is there, and the file system is sound, whichever sectors the disk had kept.
 pub fn what_was_acknowledged_outlives_every_cut(host: &HostVm) -> Outcome {
     host.write("/srv/noise", 0o755, NOISE.as_bytes());
     host.write("/srv/recorder", 0o755, RECORDER.as_bytes());
-    for seed in 1..=3 {
+    for seed in [1, 2] {
         host.sh("systemd-run --unit=noise /srv/noise; systemd-run --unit=recorder /srv/recorder");
         host.eventually("records are written", WRITTEN, "test $(cat /run/acknowledged) -ge 20");
         let acknowledged: u32 = host.text("/run/acknowledged").parse().expect("a number");

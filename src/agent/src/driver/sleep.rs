@@ -5,7 +5,7 @@
 
 use mvm_host::file;
 use mvm_host::snapshot::{Draft, Snapshots};
-use mvm_model::snapshot::{DriveStamp, Kind as SnapshotKind, Manifest};
+use mvm_model::snapshot::{DevicesFile, DriveStamp, Kind as SnapshotKind, Manifest};
 use mvm_model::state::{State, Transition, VmRef};
 
 use super::Driver;
@@ -54,7 +54,7 @@ impl Driver<'_> {
         machine.pause().await?;
         self.phase("pause");
         let draft = snapshots.draft(generation).about(&path, "write its snapshot")?;
-        let written = match machine.save(&draft.memory, self.cancel).await {
+        let written = match machine.save(draft.dir(), self.cancel).await {
             Ok(()) => self.commit(draft, vm, generation),
             Err(error) => {
                 let _ = draft.abandon();
@@ -73,7 +73,11 @@ impl Driver<'_> {
                 file::sync(&data)?;
                 file::stamp(&data)
             });
-            let memory = draft.memory_path();
+            let (memory, devices) = (draft.memory_path(), draft.devices_path());
+            let devices = devices.exists().then(|| {
+                let digest = file::digest(&devices)?;
+                Ok(DevicesFile { file: file::stamp(&devices)?, digest })
+            });
             let manifest = Manifest {
                 schema_version: 1,
                 kind: SnapshotKind::Sleep,
@@ -84,6 +88,7 @@ impl Driver<'_> {
                 data_drive: drive.transpose()?.map(|file| DriveStamp { file }),
                 memory: file::stamp(&memory)?,
                 memory_digest: file::digest(&memory)?,
+                devices: devices.transpose()?,
             };
             draft.commit(&manifest)
         };

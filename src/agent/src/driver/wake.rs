@@ -173,7 +173,7 @@ impl Driver<'_> {
         let launched = machine.launch(&prepared.blueprint, StartMode::Restore).await;
         let vm = launched.map_err(|error| (Fault::Host, error))?;
         self.phase("spawn");
-        let restored = machine.restore(&snapshots.memory(generation)).await;
+        let restored = machine.restore(&snapshots.path(generation)).await;
         restored.map_err(|error| (Fault::Snapshot, error))?;
         self.phase("load");
         Ok(VmRef { resumed_from: Some(generation), ..vm })
@@ -182,7 +182,8 @@ impl Driver<'_> {
     async fn woken(&mut self, snapshots: &Snapshots, generation: u64, vm: VmRef) -> Result<()> {
         self.record.note = and(self.record.note.take(), self.catch_up_secrets().await);
         self.finish(State::Running { vm })?;
-        // QEMU has read the memory file whole; a VMM that maps it needs it until it ends.
+        // QEMU has read the memory file whole. Firecracker maps it until it ends; its jail holds
+        // the file, without a name here that somebody could resume it by.
         if let Err(error) = snapshots.remove_except(None) {
             tracing::warn!(instance = %self.record.path(), generation, %error, "cannot remove the used snapshot");
         }

@@ -64,20 +64,30 @@ pub async fn connect_firecracker(
     port: u32,
     limit: Duration,
 ) -> Result<UnixStream, DialError> {
-    let timed_out = |_| DialError::Timeout { path: path.to_owned(), limit };
-    timeout(limit, async {
-        let mut socket = connect_unix(path, limit).await?;
-        match welcome(&mut socket, port).await {
-            Ok(answer) if answer.starts_with("OK ") => Ok(socket),
-            Ok(answer) => Err(DialError::NotListening { path: path.to_owned(), port, answer }),
-            Err(error) => {
-                let answer = error.to_string();
-                Err(DialError::NotListening { path: path.to_owned(), port, answer })
-            }
+    through_firecracker(connect_unix(path, limit).await?, path, port, limit).await
+}
+
+/// Makes a connection to Firecracker's unix socket one to a guest's vsock port. `path` is for
+/// messages.
+///
+/// # Errors
+/// [`DialError::NotListening`] while the guest is not up.
+pub async fn through_firecracker(
+    mut socket: UnixStream,
+    path: &Path,
+    port: u32,
+    limit: Duration,
+) -> Result<UnixStream, DialError> {
+    let answer = timeout(limit, welcome(&mut socket, port)).await;
+    let answer = answer.map_err(|_| DialError::Timeout { path: path.to_owned(), limit })?;
+    match answer {
+        Ok(answer) if answer.starts_with("OK ") => Ok(socket),
+        Ok(answer) => Err(DialError::NotListening { path: path.to_owned(), port, answer }),
+        Err(error) => {
+            let answer = error.to_string();
+            Err(DialError::NotListening { path: path.to_owned(), port, answer })
         }
-    })
-    .await
-    .map_err(timed_out)?
+    }
 }
 
 /// Asks for `port` and reads one line, byte by byte: what follows is the guest's.

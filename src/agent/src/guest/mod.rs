@@ -22,6 +22,7 @@ mod process;
 pub mod relay;
 mod session;
 mod stream;
+pub(crate) mod vsock;
 
 pub use client::{GuestClient, fresh_id};
 pub use dial::{DialError, connect_firecracker, connect_unix};

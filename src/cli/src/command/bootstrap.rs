@@ -1,11 +1,13 @@
 //! `mvm bootstrap`: what this host lacks, installed; what it can run, proven.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::doctor::insist_on_production;
 use mvm_agent::error::{Error, Kind, Result};
+use mvm_agent::install::Release;
 use mvm_agent::prove::Verdict;
 use mvm_host::packages::Need;
 use mvm_model::Digest;
@@ -25,6 +27,9 @@ pub struct Args {
     /// Every check is mandatory: KVM proven, cgroup v2, nftables; no fallback to emulation
     #[arg(long)]
     production: bool,
+    /// Install the programs firecracker and jailer that are in this directory
+    #[arg(long, value_name = "DIR")]
+    firecracker: Option<PathBuf>,
 }
 
 /// Whether a person is asked before something is installed.
@@ -48,6 +53,7 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn bootstrap(context: Context, args: Args) -> Result<ExitCode> {
+    firecracker(&context, args.firecracker.as_deref()).await?;
     if args.production {
         return production(&context, args.yes.into()).await;
     }
@@ -58,6 +64,29 @@ async fn bootstrap(context: Context, args: Args) -> Result<ExitCode> {
     output::line("this host is ready")?;
     eprintln!("next: mvm demo");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Installs Firecracker from a directory; without one, its publisher's release where it is missing
+/// and its digest is known. A host it cannot be had for goes on with QEMU.
+async fn firecracker(context: &Context, from: Option<&Path>) -> Result<()> {
+    if let Some(from) = from {
+        let installed = context.service.install_firecracker(from).await?;
+        return output::line(&format!("installed Firecracker {}", installed.build()));
+    }
+    if context.service.has_firecracker() {
+        return Ok(());
+    }
+    let Some(release) = Release::pinned() else {
+        eprintln!(
+            "note: Firecracker is not fetched: this mvm knows no digest from its publisher; \
+             --firecracker DIR installs one that is there"
+        );
+        return Ok(());
+    };
+    if let Err(error) = context.service.fetch_firecracker(&release).await {
+        eprintln!("note: {}; going on without it", error.chain());
+    }
+    Ok(())
 }
 
 /// Everything is checked before anything is refused, so that one run names all that is missing.

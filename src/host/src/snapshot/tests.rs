@@ -1,5 +1,3 @@
-use std::io::Write;
-
 use mvm_model::snapshot::{Kind, Platform};
 use mvm_model::vm::{Accel, Vmm, VmmKind};
 use mvm_model::{Digest, InstanceId};
@@ -23,13 +21,14 @@ fn manifest(draft: &Draft) -> Manifest {
         data_drive: None,
         memory: file::stamp(&draft.memory_path()).unwrap(),
         memory_digest: file::digest(&draft.memory_path()).unwrap(),
+        devices: None,
     }
 }
 
 fn written(dir: &Path, generation: u64) -> Snapshots {
     let snapshots = Snapshots::of(dir);
-    let mut draft = snapshots.draft(generation).unwrap();
-    draft.memory.write_all(b"guest memory").unwrap();
+    let draft = snapshots.draft(generation).unwrap();
+    fs::write(draft.memory_path(), b"guest memory").unwrap();
     let manifest = manifest(&draft);
     draft.commit(&manifest).unwrap();
     snapshots

@@ -12,10 +12,14 @@
 //!                       ── exec ──▶ qemu (adds its seccomp filter)
 //! ```
 //!
+//! Firecracker has a jailer for this; there the trampoline prepares what the jailer does not do
+//! ([`Jailer`]).
+//!
 //! The pid stays the same from fork to VMM, so the supervisor's child *is* the VMM. A step that
 //! fails ends the process with exit code [`FAILED`] and one line on stderr: a VMM is never
 //! started half confined. The caller must not have started threads yet.
 
+mod jailer;
 mod root;
 mod sys;
 
@@ -23,7 +27,7 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::sched::CloneFlags;
@@ -32,6 +36,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use jailer::Jailer;
 pub(crate) use root::{Bind, Device, SYSTEM_DIRS};
 
 /// Exit code of a trampoline that could not confine itself.
@@ -41,6 +46,16 @@ pub const FAILED: u8 = 126;
 const MAX_FILES: u64 = 1024;
 /// Threads of the VM's uid: vCPUs, 64 block workers and some slack.
 const MAX_THREADS: u64 = 256;
+
+/// What a trampoline is told to become.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Plan {
+    /// A VMM confined by us.
+    Vmm(Confinement),
+    /// A jailer, which confines its VMM.
+    Jailer(Jailer),
+}
 
 /// What the child confines itself to and then runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,18 +119,24 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(args: impl IntoIterator<Item = OsString>) -> Result<Infallible, ConfineError> {
     let mut args = args.into_iter();
     let (Some(json), None) = (args.next(), args.next()) else { return Err(ConfineError::Usage) };
-    let plan: Confinement = serde_json::from_slice(json.as_bytes()).map_err(ConfineError::Parse)?;
+    match serde_json::from_slice(json.as_bytes()).map_err(ConfineError::Parse)? {
+        Plan::Vmm(plan) => become_vmm(plan),
+        Plan::Jailer(plan) => jailer::become_jailer(&plan),
+    }
+}
+
+fn become_vmm(plan: Confinement) -> Result<Infallible, ConfineError> {
     if plan.uid == 0 || plan.gid == 0 {
         return Err(ConfineError::Root);
     }
-    detach(&plan)?;
-    limit()?;
+    detach(plan.keep_fds)?;
+    limit(&[(Resource::RLIMIT_NOFILE, MAX_FILES), (Resource::RLIMIT_NPROC, MAX_THREADS)])?;
     step("leave the host's namespaces", nix::sched::unshare(namespaces()))?;
     umask(Mode::from_bits_truncate(0o022));
     root::enter(&plan)?;
     umask(Mode::from_bits_truncate(0o077));
     become_nobody(&plan)?;
-    exec(&plan)
+    exec(&plan.program, &plan.args)
 }
 
 /// Not the PID namespace: it would need a second process between supervisor and VMM, and with
@@ -128,26 +149,22 @@ fn namespaces() -> CloneFlags {
 }
 
 /// Own session, so that no terminal or job control reaches the VM; no stray descriptors.
-fn detach(plan: &Confinement) -> Result<(), ConfineError> {
+fn detach(keep_fds: u32) -> Result<(), ConfineError> {
     // The shim may have made this child a session leader already.
     match nix::unistd::setsid() {
         Ok(_) | Err(nix::Error::EPERM) => {}
         Err(errno) => return step("start a session", Err(errno)),
     }
-    step("close inherited descriptors", sys::close_from(plan.keep_fds))?;
-    for fd in 0..plan.keep_fds {
+    step("close inherited descriptors", sys::close_from(keep_fds))?;
+    for fd in 0..keep_fds {
         step("keep a descriptor", sys::keep_on_exec(fd))?;
     }
     Ok(())
 }
 
 /// Guest memory must never reach a core file: neither by limit, nor through a core handler.
-fn limit() -> Result<(), ConfineError> {
-    for (what, limit) in [
-        (Resource::RLIMIT_CORE, 0),
-        (Resource::RLIMIT_NOFILE, MAX_FILES),
-        (Resource::RLIMIT_NPROC, MAX_THREADS),
-    ] {
+fn limit(more: &[(Resource, u64)]) -> Result<(), ConfineError> {
+    for &(what, limit) in [(Resource::RLIMIT_CORE, 0)].iter().chain(more) {
         step("set a resource limit", setrlimit(what, limit, limit))?;
     }
     step("empty the core dump filter", std::fs::write("/proc/self/coredump_filter", "0"))
@@ -157,7 +174,7 @@ fn limit() -> Result<(), ConfineError> {
 /// are gone with the uid.
 fn become_nobody(plan: &Confinement) -> Result<(), ConfineError> {
     let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
-    step("empty the capability bounding set", sys::drop_bounding_set())?;
+    step("empty the capability bounding set", sys::drop_bounding_set(0))?;
     step("drop supplementary groups", nix::unistd::setgroups(&[]))?;
     step("take the VM's gid", nix::unistd::setresgid(gid, gid, gid))?;
     step("take the VM's uid", nix::unistd::setresuid(uid, uid, uid))?;
@@ -166,16 +183,13 @@ fn become_nobody(plan: &Confinement) -> Result<(), ConfineError> {
     step("become undumpable", nix::sys::prctl::set_dumpable(false))
 }
 
-fn exec(plan: &Confinement) -> Result<Infallible, ConfineError> {
+fn exec(program: &Path, args: &[String]) -> Result<Infallible, ConfineError> {
     let c_string = |bytes: &[u8]| step("read an argument", CString::new(bytes));
-    let program = c_string(plan.program.as_os_str().as_bytes())?;
-    let mut argv = vec![program.clone()];
-    for arg in &plan.args {
+    let path = c_string(program.as_os_str().as_bytes())?;
+    let mut argv = vec![path.clone()];
+    for arg in args {
         argv.push(c_string(arg.as_bytes())?);
     }
     let environment: [CString; 0] = [];
-    step(
-        &format!("execute {}", plan.program.display()),
-        nix::unistd::execve(&program, &argv, &environment),
-    )
+    step(&format!("execute {}", program.display()), nix::unistd::execve(&path, &argv, &environment))
 }

@@ -107,6 +107,15 @@ fn make_device(root: &Path, device: &Device, plan: &Confinement) -> Result<(), C
     step(&what, nix::unistd::chown(&inside, Some(uid), Some(gid)))
 }
 
+/// Mounts one file on another; it can be written as its mode says.
+pub(super) fn bind_file(from: &Path, to: &Path) -> io::Result<()> {
+    let none: Option<&Path> = None;
+    mount(Some(from), to, none, MsFlags::MS_BIND, none)?;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+    let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(none, to, none, flags, none)?)
+}
+
 fn inside(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }

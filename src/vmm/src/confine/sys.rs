@@ -30,9 +30,9 @@ pub(super) fn keep_on_exec(fd: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Drops every capability from the bounding set, and the ambient set.
-pub(super) fn drop_bounding_set() -> io::Result<()> {
-    for capability in 0..64 {
+/// Drops every capability but those in a mask from the bounding set, and the whole ambient set.
+pub(super) fn drop_bounding_set(keep: u64) -> io::Result<()> {
+    for capability in (0..64).filter(|capability| keep & (1 << capability) == 0) {
         // SAFETY: PR_CAPBSET_DROP takes a number.
         let code = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
         match Errno::result(code) {

@@ -12,7 +12,6 @@
 //! answers without booting.
 
 mod cache;
-mod find;
 
 use std::fs;
 use std::io;
@@ -25,12 +24,10 @@ use mvm_model::vm::{Accel, ProcessId, VmmKind};
 use serde::{Deserialize, Serialize};
 
 pub use cache::{Cache, Key, cpu_model};
-pub use find::{Firecracker, FirecrackerMissing, find_firecracker};
 
-use crate::qemu::QemuBinary;
 use crate::spec::{StartMode, VmSpec};
 use crate::supervisor::{
-    self, CONSOLE_LOG, ExitKind, Launch, Supervised, Trampoline, WhenDropped, ring,
+    self, CONSOLE_LOG, ExitKind, Launch, Program, Supervised, Trampoline, WhenDropped, ring,
 };
 
 /// How long a guest may take from start to power-off, on a host with a CPU to spare.
@@ -75,7 +72,7 @@ impl Outcome {
 /// What to probe with.
 #[derive(Debug, Clone)]
 pub struct Probe<'a> {
-    /// The guest's kernel.
+    /// The guest's kernel, in the form the VMM loads.
     pub kernel: &'a Path,
     /// Its initrd.
     pub initrd: &'a Path,
@@ -88,29 +85,9 @@ pub struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// Boots a guest and says whether it ran. Nothing of it is left when this returns.
-    pub async fn run(&self, kind: VmmKind, accel: Accel) -> Outcome {
-        match kind {
-            VmmKind::Firecracker => Self::firecracker().await,
-            VmmKind::Qemu => match QemuBinary::find().await {
-                Ok(qemu) => self.qemu(&qemu, accel).await,
-                Err(missing) => Outcome::refused(missing.to_string()),
-            },
-        }
-    }
-
-    async fn firecracker() -> Outcome {
-        match find_firecracker().await {
-            Ok(found) => Outcome::refused(format!(
-                "Firecracker {} is installed, but not supported by this build",
-                found.version
-            )),
-            Err(missing) => Outcome::refused(missing.to_string()),
-        }
-    }
-
-    /// Boots a guest with this QEMU.
-    pub async fn qemu(&self, qemu: &QemuBinary, accel: Accel) -> Outcome {
+    /// Boots a guest with this program and says whether it ran. Nothing of it is left when this
+    /// returns.
+    pub async fn run(&self, program: &Program, accel: Accel) -> Outcome {
         if accel == Accel::Kvm
             && let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm")
         {
@@ -123,15 +100,15 @@ impl Probe<'_> {
                 return Outcome::refused(format!("no directory for the probe in {place}: {error}"));
             }
         };
-        let spec = self.spec(accel, &scratch.0);
-        let launch = Launch { spec, mode: StartMode::Boot, qemu: qemu.clone() };
+        let spec = self.spec(program.kind(), accel, &scratch.0);
+        let launch = Launch { spec, mode: StartMode::Boot, program: program.clone() };
         self.boot(&launch).await
     }
 
-    fn spec(&self, accel: Accel, run_dir: &Path) -> VmSpec {
+    fn spec(&self, vmm: VmmKind, accel: Accel, run_dir: &Path) -> VmSpec {
         VmSpec {
             instance: InstanceId::from_bits(0),
-            vmm: VmmKind::Qemu,
+            vmm,
             accel,
             vcpus: 1,
             mem_mib: MEM_MIB,
@@ -193,9 +170,14 @@ fn judge(
 ) -> Outcome {
     let console = ring::read(&run_dir.join(CONSOLE_LOG), 2 * ring::SEGMENT).unwrap_or_default();
     let said = String::from_utf8_lossy(&console).contains(OK);
-    if said && *how == ExitKind::Code(0) {
+    // A jailed VMM is not our child: how it ended is not always seen.
+    let fine = match launch.program {
+        Program::Qemu(_) => *how == ExitKind::Code(0),
+        Program::Firecracker(_) => matches!(how, ExitKind::Code(0) | ExitKind::Unseen),
+    };
+    if said && fine {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        return Outcome::Proven { version: launch.qemu.version.clone(), millis };
+        return Outcome::Proven { version: launch.program.build(), millis };
     }
     let words = match &last_log[..] {
         [] => last_console(run_dir),

@@ -67,6 +67,15 @@ impl Arch {
         }
     }
 
+    /// The emulator moves one byte a round in `rep movsb`, which a CPU with these two asks guests
+    /// to prefer: without them the guest's kernel zeroes pages four times as fast.
+    fn cpu(self, accel: Accel) -> &'static str {
+        match (self, accel) {
+            (Self::X86_64, Accel::Tcg) => "max,erms=off,fsrm=off",
+            (Self::X86_64, Accel::Kvm) | (Self::Aarch64, _) => "max",
+        }
+    }
+
     fn console(self) -> &'static str {
         match self {
             Self::X86_64 => "ttyS0",
@@ -205,7 +214,7 @@ impl Line {
                 Accel::Tcg => format!("tcg,tb-size={TCG_BUFFER_MIB}"),
             },
         );
-        self.option("-cpu", "max");
+        self.option("-cpu", arch.cpu(spec.accel));
         self.option("-smp", spec.vcpus.to_string());
         self.option("-m", format!("{}M", spec.mem_mib));
         self.option("-kernel", KERNEL);

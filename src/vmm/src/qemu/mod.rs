@@ -10,7 +10,6 @@ mod migrate;
 mod qmp;
 mod tsc;
 
-use std::fs::File;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
@@ -23,6 +22,7 @@ pub use find::{QemuBinary, QemuMissing};
 pub use qmp::{Event, Qmp, QmpError, connect_in};
 pub(crate) use tsc::guest_tsc;
 
+use crate::snapshot::SnapshotFiles;
 use crate::vmm::{RestoreError, RunState, SnapshotDone, SnapshotError, Vmm, VmmError};
 
 /// Name of the monitor's socket in the run directory.
@@ -101,14 +101,20 @@ impl Vmm for Qemu {
 
     async fn snapshot(
         &mut self,
-        memory: File,
+        files: &SnapshotFiles,
         deadline: Duration,
         cancel: impl Future<Output = ()> + Send,
     ) -> Result<SnapshotDone, SnapshotError> {
+        let memory = files.create_memory().map_err(SnapshotError::File)?;
         self.save(memory, deadline, cancel).await
     }
 
-    async fn restore(&mut self, memory: File, deadline: Duration) -> Result<(), RestoreError> {
+    async fn restore(
+        &mut self,
+        files: &SnapshotFiles,
+        deadline: Duration,
+    ) -> Result<(), RestoreError> {
+        let memory = files.open_memory().map_err(RestoreError::File)?;
         match self.status().await? {
             RunState::Waiting => self.load(memory, deadline).await,
             other => Err(RestoreError::NotWaiting(other)),

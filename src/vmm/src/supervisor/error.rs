@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use mvm_model::vm::{ProcessId, VmmKind};
 
 use super::{ExitKind, READY};
+use crate::firecracker::{FirecrackerError, JailError, Uncontained};
 use crate::spec::BadSpec;
 
 /// Why a VM was not started. Nothing of it runs.
@@ -14,9 +15,18 @@ pub enum StartError {
     /// The spec is absurd.
     #[error("the VM's specification is refused")]
     Spec(#[from] BadSpec),
-    /// No backend for this VMM.
-    #[error("{0} is not supported by this build")]
-    NotInThisBuild(VmmKind),
+    /// The specification is for one VMM, the program is another.
+    #[error("the VM is specified for {0}, and the program is another")]
+    OtherProgram(VmmKind),
+    /// Its jail cannot be had.
+    #[error("failed to prepare the VM's jail")]
+    Jail(#[from] JailError),
+    /// It refused what it was told.
+    #[error("failed to set up the VM")]
+    Api(#[source] FirecrackerError),
+    /// It is not as confined as it must be; it was killed.
+    #[error("the VM is not confined")]
+    Uncontained(#[from] Uncontained),
     /// An earlier VMM of this run directory still lives.
     #[error("the VM runs already as process {}", .0.pid)]
     Running(ProcessId),
@@ -104,7 +114,10 @@ impl StartError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Spec(_) => "spec",
-            Self::NotInThisBuild(_) => "not-in-this-build",
+            Self::OtherProgram(_) => "other-program",
+            Self::Jail(_) => "jail",
+            Self::Api(_) => "api",
+            Self::Uncontained(_) => "uncontained",
             Self::Running(_) => "running",
             Self::RunDir { .. } => "run-dir",
             Self::Open { .. } => "open",

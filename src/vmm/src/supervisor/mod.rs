@@ -16,6 +16,7 @@
 
 mod drain;
 mod error;
+mod jailed;
 mod open;
 mod record;
 mod report;
@@ -37,11 +38,13 @@ use serde::{Deserialize, Serialize};
 
 pub use error::StartError;
 pub(crate) use error::last_words;
-pub use record::{CONSOLE_LOG, ExitKind, ExitRecord, RunningRecord, VMM_LOG};
+pub use jailed::Jailed;
+pub use record::{CONSOLE_LOG, ExitKind, ExitRecord, JailRecord, PID_FILE, RunningRecord, VMM_LOG};
 pub use report::{Failure, Report};
 pub use takeover::{TakeOverError, take_over};
 
-use crate::confine::{Bind, Confinement, Device};
+use crate::confine::{Bind, Confinement, Device, Plan};
+use crate::firecracker::FirecrackerError;
 use crate::qemu::{self, Fds, INITRD, KERNEL, QemuBinary};
 use crate::spec::{StartMode, VmSpec};
 use drain::Drain;
@@ -66,7 +69,35 @@ pub struct Launch {
     /// Boot, or wait for a restore.
     pub mode: StartMode,
     /// The program; proven before.
-    pub qemu: QemuBinary,
+    pub program: Program,
+}
+
+/// The program a VM is started with, and what that one needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Program {
+    /// QEMU, confined by us.
+    Qemu(QemuBinary),
+    /// Firecracker in its jail. Its tap belongs to the VM's uid.
+    Firecracker(Jailed),
+}
+
+impl Program {
+    /// Which VMM it is.
+    pub fn kind(&self) -> VmmKind {
+        match self {
+            Self::Qemu(_) => VmmKind::Qemu,
+            Self::Firecracker(_) => VmmKind::Firecracker,
+        }
+    }
+
+    /// Its version with the build: a snapshot of another one is not resumed.
+    pub fn build(&self) -> String {
+        match self {
+            Self::Qemu(qemu) => qemu.version.clone(),
+            Self::Firecracker(jailed) => jailed.binaries.build(),
+        }
+    }
 }
 
 /// How this program is called to become a confined VMM: [`confine::main`](crate::confine::main)
@@ -95,6 +126,9 @@ pub struct Supervised {
     console: Option<Drain>,
     log: Option<Drain>,
     run_dir: PathBuf,
+    jail: Option<JailRecord>,
+    /// Drives that are locked as long as this lives.
+    _locks: Vec<OwnedFd>,
 }
 
 /// What becomes of the VM when its [`Supervised`] is dropped.
@@ -114,7 +148,8 @@ impl Drop for Supervised {
     }
 }
 
-/// Starts a VM process and waits until it answers. `tap` is the open tap of `spec.net`.
+/// Starts a VM process and waits until it answers. `tap` is the open tap of `spec.net` for QEMU;
+/// Firecracker opens its own by name.
 ///
 /// # Errors
 /// [`StartError`]; then nothing runs.
@@ -125,17 +160,30 @@ pub async fn start(
 ) -> Result<Supervised, StartError> {
     let spec = &launch.spec;
     spec.check()?;
-    if spec.vmm != VmmKind::Qemu {
-        return Err(StartError::NotInThisBuild(spec.vmm));
+    if spec.vmm != launch.program.kind() {
+        return Err(StartError::OtherProgram(spec.vmm));
     }
     clear(spec)?;
-    let mut supervised = spawn(launch, tap, trampoline)?;
+    let mut supervised = match &launch.program {
+        Program::Qemu(qemu) => start_qemu(launch, qemu, tap, trampoline).await?,
+        Program::Firecracker(jailed) => jailed::start(launch, jailed, trampoline).await?,
+    };
+    supervised.when_dropped = WhenDropped::LeaveRunning;
+    Ok(supervised)
+}
+
+async fn start_qemu(
+    launch: &Launch,
+    qemu: &QemuBinary,
+    tap: Option<OwnedFd>,
+    trampoline: &Trampoline,
+) -> Result<Supervised, StartError> {
+    let mut supervised = spawn(launch, qemu, tap, trampoline)?;
     if let Err(source) = supervised.record(launch) {
         supervised.kill().await;
         return Err(StartError::Record(source));
     }
     supervised.wait_ready().await?;
-    supervised.when_dropped = WhenDropped::LeaveRunning;
     Ok(supervised)
 }
 
@@ -164,6 +212,7 @@ fn check_private(run_dir: &Path) -> io::Result<()> {
 
 fn spawn(
     launch: &Launch,
+    qemu: &QemuBinary,
     tap: Option<OwnedFd>,
     trampoline: &Trampoline,
 ) -> Result<Supervised, StartError> {
@@ -171,7 +220,7 @@ fn spawn(
     let opened = open::open(spec, tap)?;
     let (log, log_end) = open::fifo(&spec.run_dir, VMM_FIFO)?;
     let log_twin = log_end.try_clone().map_err(StartError::Pipe)?;
-    let confinement = serde_json::to_string(&confinement(launch))
+    let confinement = serde_json::to_string(&Plan::Vmm(confinement(launch, qemu)))
         .map_err(|error| StartError::Pipe(error.into()))?;
     let mut command = Command::new(&trampoline.program);
     command
@@ -200,6 +249,8 @@ fn spawn(
         console: Some(drain(spec, CONSOLE_LOG, opened.console)?),
         log: Some(drain(spec, VMM_LOG, log)?),
         run_dir: spec.run_dir.clone(),
+        jail: None,
+        _locks: Vec::new(),
     })
 }
 
@@ -209,11 +260,11 @@ fn drain(spec: &VmSpec, name: &str, pipe: OwnedFd) -> Result<Drain, StartError> 
         .map_err(|source| StartError::RunDir { path: spec.run_dir.clone(), source })
 }
 
-fn confinement(launch: &Launch) -> Confinement {
+fn confinement(launch: &Launch, qemu: &QemuBinary) -> Confinement {
     let spec = &launch.spec;
-    let arch = launch.qemu.arch;
+    let arch = qemu.arch;
     let tsc = match launch.mode {
-        StartMode::Boot => qemu::guest_tsc(spec.accel, arch),
+        StartMode::Boot => crate::qemu::guest_tsc(spec.accel, arch),
         // The restored kernel has read its command line long ago.
         StartMode::Restore => None,
     };
@@ -228,8 +279,8 @@ fn confinement(launch: &Launch) -> Confinement {
             Accel::Tcg => vec![],
             Accel::Kvm => vec![Device { path: "/dev/kvm".into(), major: KVM.0, minor: KVM.1 }],
         },
-        program: launch.qemu.path.clone(),
-        args: qemu::command_line(spec, launch.mode, arch, tsc),
+        program: qemu.path.clone(),
+        args: crate::qemu::command_line(spec, launch.mode, arch, tsc),
     }
 }
 
@@ -252,9 +303,10 @@ impl Supervised {
             vmm: Vmm {
                 kind: launch.spec.vmm,
                 accel: launch.spec.accel,
-                version: launch.qemu.version.clone(),
+                version: launch.program.build(),
             },
             uid: launch.spec.uid,
+            jail: None,
         };
         running.store(&self.run_dir)
     }
@@ -298,9 +350,22 @@ impl Supervised {
         self.last_lines(VMM_LOG)
     }
 
+    /// What a call that failed means for a start: the VMM is ending, or hangs and is killed.
+    async fn explain(&mut self, error: FirecrackerError) -> StartError {
+        let ending = tokio::time::timeout(Duration::from_secs(1), self.vmm.wait()).await;
+        match ending {
+            Ok(Ok(how)) => StartError::Ended { how, last_log: self.settled_log().await },
+            _ => StartError::Api(error),
+        }
+    }
+
     fn last_lines(&self, name: &str) -> Vec<String> {
-        let tail = ring::read(&self.run_dir.join(name), TAIL).unwrap_or_default();
-        crate::text::last_lines(&tail, LAST_LINES)
+        last_lines_of(&self.run_dir, name)
+    }
+
+    /// Ends the VM; [`Self::wait`] then returns.
+    pub fn end(&mut self) {
+        self.vmm.start_kill();
     }
 
     /// Waits until the VM process ends, then writes the exit record.
@@ -321,8 +386,24 @@ impl Supervised {
             last_console: self.last_lines(CONSOLE_LOG),
         };
         exit.store(&self.run_dir)?;
+        if let Some(jail) = &self.jail {
+            jailed::clean(jail);
+        }
         Ok(exit)
     }
+}
+
+/// Removes the jail a VM that is gone left, when its supervisor could not. It must be certain
+/// that the VM is gone.
+pub fn clean(run_dir: &Path) {
+    if let Ok(Some(RunningRecord { jail: Some(jail), .. })) = RunningRecord::load(run_dir) {
+        jailed::clean(&jail);
+    }
+}
+
+fn last_lines_of(run_dir: &Path, name: &str) -> Vec<String> {
+    let tail = ring::read(&run_dir.join(name), TAIL).unwrap_or_default();
+    crate::text::last_lines(&tail, LAST_LINES)
 }
 
 async fn settle(drain: &Option<Drain>) {

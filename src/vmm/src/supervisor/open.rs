@@ -90,7 +90,7 @@ fn check_readable(path: &Path) -> Result<(), StartError> {
 
 /// A writable drive is locked: the lock belongs to the open file, so it lasts as long as the
 /// VMM lives, whatever becomes of this process.
-fn open_drive(drive: &Drive) -> Result<OwnedFd, StartError> {
+pub(super) fn open_drive(drive: &Drive) -> Result<OwnedFd, StartError> {
     let failed = |source| StartError::Open { path: drive.path.clone(), source };
     let file = OpenOptions::new()
         .read(true)

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,6 +20,9 @@ pub const VMM_LOG: &str = "vmm.log";
 pub(super) const CONSOLE_FIFO: &str = "console.fifo";
 /// Name of the fifo the VMM's stdout and stderr are.
 pub(super) const VMM_FIFO: &str = "vmm.fifo";
+/// Name of the file with the VMM's pid, for systemd. In a directory of root's: the jailer's own
+/// could be changed by the VM.
+pub const PID_FILE: &str = "vmm.pid";
 const RUNNING: &str = "vmm.json";
 const EXIT: &str = "exit.json";
 /// Neither document is longer.
@@ -39,6 +42,24 @@ pub struct RunningRecord {
     pub vmm: Vmm,
     /// The VMM's uid.
     pub uid: u32,
+    /// Its jail, when it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jail: Option<JailRecord>,
+}
+
+/// The jail of a running VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JailRecord {
+    /// The directory that is the VM's root.
+    pub root: PathBuf,
+    /// The control group that was made for it and stays when it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<PathBuf>,
+    /// Whether it is the main process of a unit of systemd's.
+    #[serde(default)]
+    pub unit: bool,
+    /// Memory of its guest, MiB.
+    pub mem_mib: u64,
 }
 
 /// How a VMM process ended.
@@ -86,6 +107,11 @@ impl ExitRecord {
 }
 
 impl RunningRecord {
+    /// The instance whose unit it is the main process of.
+    pub(super) fn unit(&self) -> Option<InstanceId> {
+        self.jail.as_ref().is_some_and(|jail| jail.unit).then_some(self.instance)
+    }
+
     /// The record of a run directory's VMM, which may be gone by now: ask
     /// [`is_alive`](crate::process::is_alive).
     ///
@@ -103,10 +129,17 @@ impl RunningRecord {
 /// Removes what an earlier VMM left, but its logs.
 pub(super) fn forget(run_dir: &Path) -> io::Result<()> {
     let sockets = [crate::qemu::QMP_SOCKET, crate::qemu::AGENT_SOCKET];
-    for name in [RUNNING, EXIT, CONSOLE_FIFO, VMM_FIFO].into_iter().chain(sockets) {
+    for name in [RUNNING, EXIT, PID_FILE, CONSOLE_FIFO, VMM_FIFO].into_iter().chain(sockets) {
         crate::files::remove_if_there(&run_dir.join(name))?;
     }
     Ok(())
+}
+
+/// Writes a pid as systemd reads it.
+pub(super) fn write_pid(path: &Path, pid: u32) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, format!("{pid}\n"))?;
+    fs::rename(temporary, path)
 }
 
 fn load<T: for<'de> Deserialize<'de>>(dir: &Path, name: &str) -> io::Result<Option<T>> {

@@ -4,6 +4,7 @@
 //! the sockets it listens on. Two at once are kept apart by the caller's lock.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use mvm_model::vm::ProcessId;
@@ -12,7 +13,7 @@ use super::drain::Drain;
 use super::record::{CONSOLE_FIFO, VMM_FIFO};
 use super::ring::{Ring, SEGMENT};
 use super::watched::Watched;
-use super::{CONSOLE_LOG, RunningRecord, Supervised, VMM_LOG, WhenDropped, open};
+use super::{CONSOLE_LOG, RunningRecord, Supervised, VMM_LOG, WhenDropped, jailed, open};
 use crate::process::{self, Handle};
 
 /// Why a VM was not taken over. It goes on as it was.
@@ -52,11 +53,18 @@ pub fn take_over(run_dir: &Path) -> Result<Supervised, TakeOverError> {
     let supervisor = process::identify(std::process::id()).map_err(failed("know ourselves"))?;
     let record = RunningRecord { supervisor, ..running };
     record.store(run_dir).map_err(failed("record ourselves"))?;
-    let resume = |fifo, log| resume(run_dir, fifo, log).map_err(failed("read what the VM says"));
+    let says = "read what the VM says";
+    let console = open::read_fifo(&run_dir.join(CONSOLE_FIFO));
+    let log = match &record.jail {
+        Some(jail) => jailed::resume_log(jail),
+        None => open::read_fifo(&run_dir.join(VMM_FIFO)),
+    };
     Ok(Supervised {
-        console: resume(CONSOLE_FIFO, CONSOLE_LOG)?,
-        log: resume(VMM_FIFO, VMM_LOG)?,
-        vmm: Watched::Adopted { process: record.process.clone(), handle },
+        console: resume(run_dir, console, CONSOLE_LOG).map_err(failed(says))?,
+        log: resume(run_dir, log, VMM_LOG).map_err(failed(says))?,
+        jail: record.jail.clone(),
+        _locks: Vec::new(),
+        vmm: Watched::Adopted { process: record.process.clone(), handle, unit: record.unit() },
         process: record.process,
         when_dropped: WhenDropped::LeaveRunning,
         run_dir: run_dir.to_owned(),
@@ -64,8 +72,8 @@ pub fn take_over(run_dir: &Path) -> Result<Supervised, TakeOverError> {
 }
 
 /// Goes on with a log. A VM that was started by an older version has no fifo: its words are lost.
-fn resume(run_dir: &Path, fifo: &str, log: &str) -> io::Result<Option<Drain>> {
-    match open::read_fifo(&run_dir.join(fifo)) {
+fn resume(run_dir: &Path, fifo: io::Result<OwnedFd>, log: &str) -> io::Result<Option<Drain>> {
+    match fifo {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         pipe => Drain::start(pipe?, Ring::resume(run_dir.join(log), SEGMENT)?).map(Some),
     }

@@ -1,0 +1,147 @@
+//! What this host's administrator decides about VMMs: `<config>/host.json`, and for a single
+//! command the environment.
+//!
+//! ```text
+//! {
+//!   "vmm": "qemu",                     only this VMM        MVM_VMM
+//!   "accel": "tcg",                    only this one        MVM_ACCEL
+//!   "limits": "none",                  development only     MVM_LIMITS
+//!   "firecracker_digests": ["sha256…"] builds this host trusts
+//! }
+//! ```
+//!
+//! A file that cannot be read or says something else is an error, never the default: a limit that
+//! was meant to hold must not vanish with a typing error.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use mvm_model::Digest;
+use mvm_model::vm::{Accel, VmmKind};
+use serde::Deserialize;
+use serde::de::value::{Error as ValueError, StrDeserializer};
+
+use crate::error::{Error, Kind, Result};
+use crate::service::Service;
+
+/// The file's name in the configuration directory.
+pub const FILE: &str = "host.json";
+
+/// What is decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The only VMM that is used.
+    pub vmm: Option<VmmKind>,
+    /// The only accelerator that is used.
+    pub accel: Option<Accel>,
+    /// What VMs may use.
+    pub limits: LimitsPolicy,
+    /// Builds of Firecracker this host trusts.
+    pub firecracker_digests: Vec<Digest>,
+}
+
+/// Whether a VM may be started without limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitsPolicy {
+    /// Never: without systemd and without control groups nothing is started.
+    #[default]
+    Required,
+    /// It is, everywhere: for development, tests and measurements.
+    None,
+}
+
+impl Settings {
+    /// Reads the file, then what the environment says. `var` looks a variable up.
+    ///
+    /// # Errors
+    /// When either is not understood.
+    pub fn load(config: &Path, var: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let path = config.join(FILE);
+        let bad = |error: String| {
+            Error::new(Kind::Invalid, path.display().to_string(), "cannot use the host's settings")
+                .because(error)
+                .hint("mend the file, or move it away")
+        };
+        let mut settings: Self = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::default(),
+            Err(error) => return Err(bad(error.to_string())),
+        };
+        let var = |name| var(name).filter(|value| !value.is_empty());
+        if let Some(vmm) = var("MVM_VMM") {
+            settings.vmm = Some(word("MVM_VMM", &vmm)?);
+        }
+        if let Some(accel) = var("MVM_ACCEL") {
+            settings.accel = Some(word("MVM_ACCEL", &accel)?);
+        }
+        if let Some(limits) = var("MVM_LIMITS") {
+            settings.limits = word("MVM_LIMITS", &limits)?;
+        }
+        Ok(settings)
+    }
+
+    /// Whether a pair may be used at all.
+    pub fn allows(&self, vmm: VmmKind, accel: Accel) -> bool {
+        self.vmm.is_none_or(|only| only == vmm) && self.accel.is_none_or(|only| only == accel)
+    }
+}
+
+/// One of a closed set of words.
+fn word<T: for<'de> Deserialize<'de>>(name: &str, value: &OsString) -> Result<T> {
+    let text = value.to_string_lossy();
+    T::deserialize(StrDeserializer::<ValueError>::new(&text))
+        .map_err(|error| Error::new(Kind::Invalid, name, format!("{name}: {error}")))
+}
+
+impl Service {
+    /// This host's settings, read anew.
+    ///
+    /// # Errors
+    /// When they are not understood.
+    pub fn settings(&self) -> Result<Settings> {
+        Settings::load(&self.dirs.config, |name| std::env::var_os(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: Option<&str>, vars: &[(&str, &str)]) -> Result<Settings> {
+        let dir = tempfile::tempdir().unwrap();
+        if let Some(text) = file {
+            std::fs::write(dir.path().join(FILE), text).unwrap();
+        }
+        let vars: Vec<(String, OsString)> =
+            vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let var = move |name: &str| vars.iter().find(|(key, _)| key == name).map(|it| it.1.clone());
+        Settings::load(dir.path(), var)
+    }
+
+    #[test]
+    fn nothing_said_is_the_strict_default() {
+        let settings = load(None, &[]).unwrap();
+        assert_eq!(settings.limits, LimitsPolicy::Required);
+        assert!(settings.allows(VmmKind::Firecracker, Accel::Kvm));
+        assert_eq!(load(Some("{}"), &[]).unwrap(), settings);
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let file = r#"{"vmm": "firecracker", "limits": "none"}"#;
+        let settings = load(Some(file), &[("MVM_VMM", "qemu"), ("MVM_ACCEL", "tcg")]).unwrap();
+        assert!(settings.allows(VmmKind::Qemu, Accel::Tcg));
+        assert!(!settings.allows(VmmKind::Firecracker, Accel::Kvm));
+        assert_eq!(settings.limits, LimitsPolicy::None);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_never_ignored() {
+        for file in ["", "{", r#"{"limit": "none"}"#, r#"{"limits": "off"}"#, r#"{"vmm": "xen"}"#] {
+            assert_eq!(load(Some(file), &[]).unwrap_err().kind, Kind::Invalid, "{file}");
+        }
+        assert!(load(None, &[("MVM_LIMITS", "maybe")]).is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! A shim that systemd started: the supervisor of a VM that is a unit of its own.
+//!
+//! ```text
+//! systemd ── starts ──▶ starter: reads the order, forks, waits ── ends ──▶ the unit is started,
+//!                          └▶ supervisor: launches the VMM ─ is up ─┘      its main process is
+//!                                         … in the unit, beside it         the VMM (pid file)
+//! systemd ── SIGTERM ─▶ supervisor: ends the VMM, writes down how it ended, ends
+//! ```
+
+use std::fs;
+use std::io::{self, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use mvm_model::vm::ProcessId;
+use nix::unistd::{ForkResult, fork};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Order, refuse, serve};
+
+/// How long a killed VMM may take to vanish; systemd waits no longer either.
+const END: Duration = Duration::from_secs(5);
+
+/// The process systemd started, waiting for the VMM.
+pub(super) struct Starter(PipeWriter);
+
+impl Starter {
+    /// Lets the starter end: the unit is started. From here on memory may get short without us
+    /// being what is ended for it, and a stop of the unit is a stop of the VM.
+    pub(super) fn vm_is_up(mut self, vm: &ProcessId) {
+        // Children inherit it, so it comes after the VMM's start.
+        if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
+            eprintln!("cannot save ourselves from the memory limit: {error}");
+        }
+        tokio::spawn(end_when_told(vm.clone()));
+        // An error means that the starter was killed, and with it the unit.
+        let _ = self.0.write_all(b"1");
+    }
+}
+
+async fn end_when_told(vm: ProcessId) {
+    let Ok(mut told) = signal(SignalKind::terminate()) else { return };
+    while told.recv().await.is_some() {
+        if let Err(error) = mvm_vmm::process::kill(&vm, END).await {
+            eprintln!("cannot end the VM: {error}");
+        }
+    }
+}
+
+/// The starter. No thread exists yet.
+pub(super) fn main(order: Order) -> ExitCode {
+    match io::pipe().and_then(|pipe| take_log(&order).map(|()| pipe)) {
+        Err(error) => refuse("unit", &error.to_string()),
+        Ok((mut reader, writer)) => {
+            // SAFETY: this process has one thread, so the child may do anything.
+            match unsafe { fork() } {
+                Err(error) => refuse("fork", &error.to_string()),
+                Ok(ForkResult::Child) => {
+                    drop(reader);
+                    let _ = nix::unistd::setsid();
+                    serve(order, Some(Starter(writer)))
+                }
+                Ok(ForkResult::Parent { .. }) => {
+                    drop(writer);
+                    let mut word = [0];
+                    // The end without a word is a VM that does not run: the report said why.
+                    match reader.read(&mut word) {
+                        Ok(1) => ExitCode::SUCCESS,
+                        _ => ExitCode::FAILURE,
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Makes the supervisor's log our stderr, locked for as long as we live.
+fn take_log(order: &Order) -> io::Result<()> {
+    let id = order.task.instance().ok_or_else(|| io::Error::other("no instance is named"))?;
+    let path = order.dirs.supervisor_log(id);
+    let log = fs::OpenOptions::new().create(true).append(true).open(path)?;
+    log.try_lock().map_err(io::Error::other)?;
+    nix::unistd::dup2_stderr(log.as_fd())?;
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! Starts a Firecracker in its jail.
+//!
+//! ```text
+//! jail: links, fifo ─▶ trampoline ─exec─▶ jailer ─fork─▶ firecracker (pid 1 of its namespace)
+//!                                          └ exits       │ vmm.json, vmm.pid
+//!                            API answers ◀───────────────┘
+//!   boot:    settings ─ start ─ confinement read back
+//!   restore: logger only; the snapshot is loaded by whoever wakes it
+//! ```
+//!
+//! The VMM is not our child, because its jailer ends; its end is seen by pidfd.
+
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mvm_model::InstanceId;
+use mvm_model::vm::{ProcessId, Vmm, VmmKind};
+use serde::{Deserialize, Serialize};
+
+use super::record::{self, CONSOLE_FIFO, JailRecord, PID_FILE};
+use super::{
+    CONSOLE_LOG, ExitKind, Launch, READY, RunningRecord, StartError, Supervised, Trampoline,
+    VMM_LOG, WhenDropped, open,
+};
+use crate::confine::{Bind, Jailer, Plan};
+use crate::firecracker::api::Api;
+use crate::firecracker::jail::{self, Jail};
+use crate::firecracker::{Binaries, FirecrackerError, config, contain};
+use crate::placement::Placement;
+use crate::process::{self, Handle};
+use crate::spec::{Access, StartMode, VmSpec};
+use crate::supervisor::watched::Watched;
+
+/// How long one setting may take.
+const SETTING: Duration = Duration::from_secs(10);
+/// How long a jailer may take: it copies some megabytes.
+const JAILER: Duration = Duration::from_secs(15);
+/// Pause between looks for the API's socket.
+const LOOK: Duration = Duration::from_millis(1);
+/// Descriptors of a Firecracker: some dozens of its own, and one per vsock connection.
+const MAX_FILES: u64 = 2048;
+/// What a snapshot's other file, and anything else Firecracker writes, fits into, MiB.
+const FILE_SLACK_MIB: u64 = 64;
+
+/// What is needed to start a jailed VM beside its specification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jailed {
+    /// The programs; allowed before.
+    pub binaries: Binaries,
+    /// Where jails are made: on the file system of drives, images and snapshots.
+    pub jails: std::path::PathBuf,
+    /// The control group it belongs into.
+    pub placement: Placement,
+}
+
+/// Starts it; the caller looked that no earlier VM of the instance lives.
+pub(super) async fn start(
+    launch: &Launch,
+    jailed: &Jailed,
+    trampoline: &Trampoline,
+) -> Result<Supervised, StartError> {
+    let spec = &launch.spec;
+    jail::remove_jails(&jailed.jails, spec.instance)?;
+    let locks = lock_drives(spec)?;
+    let (jail, binds) = Jail::prepare(&jailed.jails, spec)?;
+    let started = Start { launch, jailed, jail: &jail }.run(binds, trampoline, locks).await;
+    if started.is_err() {
+        // Its error is the one that matters; the next start removes what stays.
+        let _ = jail::remove_jail(&jail.root());
+    }
+    started
+}
+
+/// Another VM's drive is never shown; the lock is this supervisor's as long as it lives.
+fn lock_drives(spec: &VmSpec) -> Result<Vec<OwnedFd>, StartError> {
+    let writable = spec.drives.iter().filter(|drive| drive.access == Access::ReadWrite);
+    writable.map(open::open_drive).collect()
+}
+
+struct Start<'a> {
+    launch: &'a Launch,
+    jailed: &'a Jailed,
+    jail: &'a Jail,
+}
+
+impl Start<'_> {
+    fn spec(&self) -> &VmSpec {
+        &self.launch.spec
+    }
+
+    async fn run(
+        &self,
+        binds: Vec<Bind>,
+        trampoline: &Trampoline,
+        locks: Vec<OwnedFd>,
+    ) -> Result<Supervised, StartError> {
+        let (console, console_end) = open::fifo(&self.spec().run_dir, CONSOLE_FIFO)?;
+        let (log, log_end) = self.jail.log(self.spec())?;
+        let console = super::drain(self.spec(), CONSOLE_LOG, console)?;
+        let log = super::drain(self.spec(), VMM_LOG, log)?;
+        let process = match self.jailer(binds, trampoline, console_end, log_end).await {
+            Ok(process) => process,
+            Err(Failed::Start(error)) => return Err(error),
+            Err(Failed::Ended(how)) => {
+                log.settle().await;
+                return Err(StartError::Ended { how, last_log: self.last_log() });
+            }
+        };
+        let handle = Handle::open(&process).map_err(|source| self.spawn_error(source))?;
+        let handle = handle.ok_or_else(|| StartError::Ended {
+            how: ExitKind::Unseen,
+            last_log: self.last_log(),
+        })?;
+        let mut supervised = Supervised {
+            vmm: Watched::Adopted { process: process.clone(), handle, unit: self.unit() },
+            process,
+            when_dropped: WhenDropped::Kill,
+            console: Some(console),
+            log: Some(log),
+            run_dir: self.spec().run_dir.clone(),
+            jail: Some(self.record()),
+            _locks: locks,
+        };
+        match self.bring_up(&mut supervised).await {
+            Ok(()) => Ok(supervised),
+            Err(error) => {
+                supervised.kill().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs the jailer to its end; what is left is the VMM.
+    async fn jailer(
+        &self,
+        binds: Vec<Bind>,
+        trampoline: &Trampoline,
+        console: OwnedFd,
+        log: OwnedFd,
+    ) -> Result<ProcessId, Failed> {
+        let plan = Plan::Jailer(Jailer {
+            binds,
+            program: self.jailed.binaries.jailer.clone(),
+            args: self.jailer_args(),
+        });
+        let plan = serde_json::to_string(&plan).map_err(|error| self.spawn_error(error.into()))?;
+        let mut command = Command::new(&trampoline.program);
+        command.args(&trampoline.args).arg(plan).env_clear().current_dir("/");
+        command.stdin(Stdio::null()).stdout(console).stderr(log);
+        // Dropped here: the VMM's ends of its pipes are then its own alone.
+        let child = tokio::process::Command::from(command).spawn();
+        let mut child = child.map_err(|source| self.spawn_error(source))?;
+        let ended = tokio::time::timeout(JAILER, child.wait()).await;
+        let Ok(ended) = ended else {
+            let _ = child.kill().await;
+            return Err(Failed::Start(StartError::Silent { last_log: self.last_log() }));
+        };
+        let status = ended.map_err(|source| self.spawn_error(source))?;
+        if !status.success() {
+            return Err(Failed::Ended(status.into()));
+        }
+        let pid = self.jail.pid().map_err(StartError::from)?;
+        let process = process::identify(pid).map_err(|_| Failed::Ended(ExitKind::Unseen))?;
+        // The jailer's child may not have become Firecracker yet.
+        let began = Instant::now();
+        while !self.jail.is_home_of(pid).unwrap_or(false) {
+            if !process::is_alive(&process) {
+                return Err(Failed::Ended(ExitKind::Unseen));
+            }
+            if began.elapsed() > JAILER {
+                return Err(Failed::Start(StartError::Silent { last_log: self.last_log() }));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(process)
+    }
+
+    fn jailer_args(&self) -> Vec<String> {
+        let spec = self.spec();
+        let drives = spec.drives.iter().filter(|drive| drive.access == Access::ReadWrite);
+        let sizes = drives.filter_map(|drive| Some(drive.path.metadata().ok()?.len()));
+        let largest = sizes.chain([spec.mem_mib << 20]).max().unwrap_or(0);
+        let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        let mut args: Vec<String> = vec![
+            "--id".into(),
+            self.jail.id.clone(),
+            "--exec-file".into(),
+            path(&self.jailed.binaries.firecracker),
+            "--uid".into(),
+            spec.uid.to_string(),
+            "--gid".into(),
+            spec.gid.to_string(),
+            "--chroot-base-dir".into(),
+            path(self.jail.base()),
+            "--new-pid-ns".into(),
+            "--resource-limit".into(),
+            format!("no-file={MAX_FILES}"),
+            "--resource-limit".into(),
+            format!("fsize={}", largest + (FILE_SLACK_MIB << 20)),
+        ];
+        args.extend(self.jailed.placement.jailer_args(spec));
+        args.extend(["--", "--api-sock", "/run/api.sock", "--level", "Error"].map(Into::into));
+        args
+    }
+
+    /// Recorded, answering, set up and confined; all that is left is to let it be.
+    async fn bring_up(&self, supervised: &mut Supervised) -> Result<(), StartError> {
+        self.write_down(&supervised.process).map_err(StartError::Record)?;
+        let pid = supervised.process.pid;
+        if let Some(group) = self.jailed.placement.group(self.spec(), &self.jail.id) {
+            contain::check_group(pid, &group)?;
+        }
+        let ready = self.set_up();
+        tokio::select! {
+            biased;
+            ended = supervised.vmm.wait() => {
+                let how = ended.unwrap_or(ExitKind::Unseen);
+                return Err(StartError::Ended { how, last_log: supervised.settled_log().await });
+            }
+            ready = ready => match ready {
+                Ok(()) => {}
+                Err(error) => return Err(supervised.explain(error).await),
+            }
+        }
+        match self.launch.mode {
+            StartMode::Boot => contain::check_vm(pid, self.spec().uid)?,
+            StartMode::Restore => contain::check_process(pid, self.spec().uid)?,
+        }
+        Ok(())
+    }
+
+    async fn set_up(&self) -> Result<(), FirecrackerError> {
+        let api = Api::of(self.jail.root());
+        let give_up = Instant::now() + READY;
+        while let Err(error) = api.info(SETTING).await {
+            let not_yet = matches!(error, FirecrackerError::Connect { .. });
+            if !not_yet || Instant::now() > give_up {
+                return Err(error);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let mut calls = vec![config::logger()];
+        if self.launch.mode == StartMode::Boot {
+            calls.extend(config::machine(self.spec()));
+            calls.push(config::start());
+        }
+        for call in &calls {
+            api.call(call, SETTING).await?;
+        }
+        Ok(())
+    }
+
+    fn write_down(&self, process: &ProcessId) -> std::io::Result<()> {
+        let spec = self.spec();
+        let running = RunningRecord {
+            instance: spec.instance,
+            process: process.clone(),
+            supervisor: process::identify(std::process::id())?,
+            vmm: Vmm {
+                kind: VmmKind::Firecracker,
+                accel: spec.accel,
+                version: self.jailed.binaries.build(),
+            },
+            uid: spec.uid,
+            jail: Some(self.record()),
+        };
+        running.store(&spec.run_dir)?;
+        record::write_pid(&spec.run_dir.join(PID_FILE), process.pid)
+    }
+
+    fn record(&self) -> JailRecord {
+        JailRecord {
+            root: self.jail.root(),
+            group: self.jailed.placement.leftover(&self.jail.id),
+            unit: self.unit().is_some(),
+            mem_mib: self.spec().mem_mib,
+        }
+    }
+
+    fn unit(&self) -> Option<InstanceId> {
+        let placement = &self.jailed.placement;
+        matches!(placement, Placement::Unit(_)).then_some(self.spec().instance)
+    }
+
+    fn last_log(&self) -> Vec<String> {
+        super::last_lines_of(&self.spec().run_dir, VMM_LOG)
+    }
+
+    fn spawn_error(&self, source: std::io::Error) -> StartError {
+        StartError::Spawn { program: self.jailed.binaries.jailer.clone(), source }
+    }
+}
+
+/// Why the jailer left no VMM.
+enum Failed {
+    /// It ended so.
+    Ended(ExitKind),
+    /// It did not come to that.
+    Start(StartError),
+}
+
+impl From<StartError> for Failed {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+/// Removes what a VM that is gone left beside its run directory.
+pub(super) fn clean(jail: &JailRecord) {
+    if let Err(error) = jail::remove_jail(&jail.root) {
+        tracing::warn!(jail = %jail.root.display(), %error, "a jail stays");
+    }
+    if let Some(group) = &jail.group {
+        // Gone, or not empty yet: the next start of the host takes it.
+        let _ = std::fs::remove_dir(group);
+    }
+}
+
+/// The log of a jail somebody else's VMM writes to.
+pub(super) fn resume_log(jail: &JailRecord) -> std::io::Result<OwnedFd> {
+    jail::read_log(&jail.root)
+}
