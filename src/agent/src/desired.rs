@@ -26,8 +26,8 @@ impl Service {
         }
     }
 
-    /// The desired state of this host: what `agent desired` writes and the loop plans for. It
-    /// names neither node nor generation nor epoch, and prunes nothing.
+    /// The desired state of this host: what the loop plans for. It names neither node nor
+    /// generation nor epoch, and prunes nothing.
     ///
     /// # Errors
     /// When this host's id cannot be kept.
@@ -35,6 +35,18 @@ impl Service {
         let placed = place::one(&self.intent(), &self.node_id()?)
             .map_err(|error| Error::new(Kind::Refused, "", error.to_string()).hint(error.hint()))?;
         Ok(DesiredState { node_id: None, ..placed })
+    }
+
+    /// The same with the digests of the tenants' secrets: what `agent desired` writes.
+    ///
+    /// # Errors
+    /// As [`Self::desired`].
+    pub fn desired_document(&self) -> Result<DesiredState> {
+        let mut state = self.desired()?;
+        for tenant in &mut state.tenants {
+            tenant.secrets_hash = self.secrets_hash(&tenant.tenant_id);
+        }
+        Ok(state)
     }
 
     /// What a tenant's records ask for, its pools and named instances included.

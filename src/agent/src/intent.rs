@@ -268,10 +268,7 @@ impl Making<'_> {
             }
             Change::UpdatePool(tenant, spec) => {
                 let path = PoolPath { tenant: tenant.clone(), pool: spec.pool_id.clone() };
-                service
-                    .edit_pool(&path, Consent::Given, |present| *present = spec.clone())
-                    .await
-                    .map(drop)
+                self.update_pool(&path, spec).await
             }
             Change::OrphanPool(path) => service.orphan_pool(path).await,
             Change::AddInstance(pool, spec) => self.add_instance(pool, spec).await,
@@ -299,6 +296,16 @@ impl Making<'_> {
             (record.pinned, record.orphaned) = (spec.pinned, spec.orphaned);
         };
         self.service.create_tenant_with(new, rest).await.map(drop)
+    }
+
+    async fn update_pool(&self, path: &PoolPath, spec: &desired::PoolSpec) -> Result<()> {
+        let service = self.service;
+        let before = service.pool(path)?;
+        let edit = |present: &mut desired::PoolSpec| *present = spec.clone();
+        let after = service.edit_pool(path, Consent::Given, edit).await?;
+        // Who could not take them now gets them with its next transition.
+        service.rescope(&before, &after).await;
+        Ok(())
     }
 
     async fn add_instance(&self, pool: &PoolPath, spec: &InstanceSpec) -> Result<()> {

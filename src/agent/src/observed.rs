@@ -13,6 +13,7 @@ use mvm_host::lock;
 use mvm_host::net::{Expected, Report, Severity};
 use mvm_model::PoolPath;
 use mvm_model::TenantName;
+use mvm_model::desired::TenantSpec;
 use mvm_model::image::ImageSource;
 use mvm_model::observed::{
     ImageState, Life, Motion, NetState, Observed, ObservedInstance, ObservedPool, ObservedTenant,
@@ -178,7 +179,9 @@ impl Looking<'_> {
         let found = self.service.records.pools(&record.tenant_id);
         self.problems.extend(found.problems);
         let pools = found.records.iter().map(|pool| self.pool(pool)).collect();
-        ObservedTenant { life, pools, ..ObservedTenant::new(record.spec()) }
+        let secrets_hash = self.service.secrets_hash(&record.tenant_id);
+        let spec = TenantSpec { secrets_hash, ..record.spec() };
+        ObservedTenant { life, pools, ..ObservedTenant::new(spec) }
     }
 
     fn pool(&mut self, record: &PoolRecord) -> ObservedPool {

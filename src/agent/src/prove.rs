@@ -196,9 +196,11 @@ impl Service {
                 break;
             }
         }
-        if learnt {
+        if cache.is_changed() {
             // A proof that cannot be kept is made again next time.
             let _ = cache.store(&path);
+        }
+        if learnt {
             self.keep_verdicts(&verdicts);
         }
         Ok(verdicts)

@@ -142,8 +142,11 @@ impl Service {
             None => None,
         };
         let mut desired = self.desired()?;
-        if let Some(document) = document.filter(|_| options.person) {
-            narrow(&mut desired, &document, applied.as_ref());
+        if let Some(document) = document {
+            expect_secrets(&mut desired, &document);
+            if options.person {
+                narrow(&mut desired, &document, applied.as_ref());
+            }
         }
         let deadline = started + Duration::from_secs(options.timeout_seconds);
         let report = self.converge(desired, options, deadline, progress, cancel).await?;
@@ -248,6 +251,14 @@ impl Service {
 
 fn lanes() -> usize {
     std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(MOST_LANES))
+}
+
+/// Which secrets a document expects: told where they are others, never changed.
+fn expect_secrets(desired: &mut DesiredState, document: &DesiredState) {
+    for tenant in &mut desired.tenants {
+        let named = document.tenant(&tenant.tenant_id);
+        tenant.secrets_hash = named.and_then(|named| named.secrets_hash.clone());
+    }
 }
 
 /// Leaves only what a document names, with how far it prunes.
@@ -376,7 +387,10 @@ fn is_unmet(note: &Note) -> bool {
         | Reason::Destroying
         | Reason::ForLife(_)
         | Reason::PrunesNothing => true,
-        Reason::Manual { .. } | Reason::Protected(_) | Reason::KeptData { .. } => false,
+        Reason::Manual { .. }
+        | Reason::Protected(_)
+        | Reason::KeptData { .. }
+        | Reason::OtherSecrets => false,
     }
 }
 

@@ -23,6 +23,17 @@ struct Verified {
     files: BTreeMap<String, FileStamp>,
 }
 
+impl Verified {
+    /// The same files since the same boot. The change time is that of the last link into a jail.
+    fn same_content(&self, now: &Self) -> bool {
+        let files = |of: &Self| of.files.keys().cloned().collect::<Vec<_>>();
+        let alike = |(then, now): (&FileStamp, &FileStamp)| then.same_content(now);
+        self.boot_id == now.boot_id
+            && files(self) == files(now)
+            && self.files.values().zip(now.files.values()).all(alike)
+    }
+}
+
 impl Service {
     /// The image store.
     ///
@@ -41,7 +52,7 @@ impl Service {
         let doing = "use the pool's image";
         let revision = Revision::open(&dir, digest).about(pool, doing)?;
         let now = stamps(&dir);
-        if self.verified(pool, digest) == now {
+        if self.verified(pool, digest).same_content(&now) {
             return Ok(revision);
         }
         let (silent, never) = (|_| (), AtomicBool::new(false));

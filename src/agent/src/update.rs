@@ -1,6 +1,7 @@
 //! Changing what a tenant or a pool should be. Starts and stops nothing: the loop and `agent
 //! reconcile` make it so.
 
+use mvm_api::secret::{Delivered, Delivery};
 pub use mvm_api::update::{PoolUpdate, PoolUpdated, Setting, TenantUpdate};
 use mvm_model::desired::{self, PoolSpec, TenantSpec};
 use mvm_model::intent::Object;
@@ -51,6 +52,18 @@ fn apply_to_pool(update: PoolUpdate, spec: &mut PoolSpec) {
     set(&mut spec.pinned, update.pinned);
     set(&mut spec.critical, update.critical);
     update.secret_scopes.apply(&mut spec.secret_scopes);
+}
+
+/// What became of the secrets of an instance whose pool shows others of them now.
+fn told(one: &Delivered) -> String {
+    let instance = &one.instance;
+    match &one.delivery {
+        Delivery::Now => format!("{instance} has the secrets its pool shows now"),
+        Delivery::AtResume => format!("{instance} gets the secrets its pool shows when it resumes"),
+        Delivery::AtWake => format!("{instance} gets the secrets its pool shows at its wake"),
+        Delivery::AtStart => format!("{instance} gets the secrets its pool shows at its start"),
+        Delivery::NotYet { why } => format!("{instance} keeps the secrets it had for now: {why}"),
+    }
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {
@@ -118,8 +131,20 @@ impl Service {
         let result = self.edit_pool(path, Consent::Ask, |spec| apply_to_pool(update, spec)).await;
         self.audit(&path.tenant, path, "pool.update", &result).await;
         let record = result?;
-        let notes = self.consequences(&before, &record);
+        let mut notes = self.consequences(&before, &record);
+        notes.extend(self.rescope(&before, &record).await.iter().map(told));
         Ok(PoolUpdated { record, notes })
+    }
+
+    /// Delivers the tenant's secrets anew when a pool shows others of them than before.
+    pub(crate) async fn rescope(&self, before: &PoolRecord, after: &PoolRecord) -> Vec<Delivered> {
+        let same = before.secret_scopes == after.secret_scopes;
+        if same || !self.vault(&after.tenant_id).exists() {
+            return Vec::new();
+        }
+        let mut delivered = self.deliver_secrets(&after.tenant_id).await;
+        delivered.retain(|one| one.instance.pool == after.path());
+        delivered
     }
 
     /// Changes a pool.

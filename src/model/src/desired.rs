@@ -157,7 +157,8 @@ pub struct TenantSpec {
     /// Every pool of it is [`Protection::Pinned`].
     #[serde(default)]
     pub pinned: bool,
-    /// Digest of its secrets; another one means they changed.
+    /// Digest of its secrets. No setting: what is delivered are the secrets this host has, and a
+    /// document that names another digest is told so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets_hash: Option<Digest>,
     /// Who may change it.
@@ -177,13 +178,12 @@ impl TenantSpec {
         self.pools.iter().find(|pool| pool.pool_id == *name)
     }
 
-    /// Whether both ask for the same tenant, its pools and owner aside.
+    /// Whether both ask for the same tenant, its pools, owner and secrets aside.
     pub fn same_settings(&self, other: &Self) -> bool {
         self.network == other.network
             && self.quotas == other.quotas
             && self.egress == other.egress
             && self.pinned == other.pinned
-            && self.secrets_hash == other.secrets_hash
             && self.orphaned == other.orphaned
     }
 

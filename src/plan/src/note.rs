@@ -115,6 +115,9 @@ pub enum Reason {
     ForLife(intent::Why),
     /// The desired state is empty, so nothing is pruned.
     PrunesNothing,
+    /// Its secrets are others than the desired state names by their digest. They are set by
+    /// people, never by a document.
+    OtherSecrets,
 }
 
 impl Reason {
@@ -149,6 +152,10 @@ impl Reason {
             }
             Self::ForLife(_) => "use another name, or destroy it first",
             Self::PrunesNothing => "destroy tenants by name with 'mvm tenant destroy'",
+            Self::OtherSecrets => {
+                "'mvm tenant secrets list' shows those it has; 'mvm agent desired' writes their \
+                 digest"
+            }
             Self::Busy(_) | Self::Settling | Self::NotBuilt | Self::Destroying => return None,
         })
     }
@@ -185,6 +192,9 @@ impl fmt::Display for Reason {
             Self::ForLife(why) => why.fmt(f),
             Self::PrunesNothing => {
                 f.write_str("the desired state names no tenant, so it prunes none")
+            }
+            Self::OtherSecrets => {
+                f.write_str("its secrets are not those the desired state names (secrets_hash)")
             }
         }
     }

@@ -15,7 +15,7 @@ impl Handle for Desired {
             problems.extend(service.records.pools(&tenant.tenant_id).problems);
             problems.extend(service.records.tenant_instances(&tenant.tenant_id).problems);
         }
-        let text = service.desired()?.to_json();
+        let text = service.desired_document()?.to_json();
         Ok(DesiredDocument { text, unreadable: unreadable(problems) })
     }
 }

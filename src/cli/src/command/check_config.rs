@@ -1,6 +1,6 @@
 //! `mvm check-config`: is a declaration good? Reads the file and nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
@@ -25,21 +25,25 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    let form = Form::from(args.json);
-    check(&args, form).unwrap_or_else(|error| report(form, &error))
+    verdict(&args.file, args.json.into())
 }
 
-fn check(args: &Args, form: Form) -> Result<ExitCode> {
-    let found = check_config(&args.file)?;
+/// Says whether a file is a good declaration, and with which exit code.
+pub fn verdict(file: &Path, form: Form) -> ExitCode {
+    check(file, form).unwrap_or_else(|error| report(form, &error))
+}
+
+fn check(file: &Path, form: Form) -> Result<ExitCode> {
+    let found = check_config(file)?;
     match form {
         Form::Json => output::json(&found)?,
-        Form::People => tell(args, &found)?,
+        Form::People => tell(file, &found)?,
     }
     let code = if found.is_good() { 0 } else { Kind::Invalid.exit_code() };
     Ok(code.into())
 }
 
-fn tell(args: &Args, found: &Report) -> Result<()> {
+fn tell(file: &Path, found: &Report) -> Result<()> {
     for problem in &found.problems {
         eprintln!("error: {problem}\nhint: {}", problem.hint);
     }
@@ -50,16 +54,9 @@ fn tell(args: &Args, found: &Report) -> Result<()> {
     let (tenants, pools) =
         (output::count(found.tenants, "tenant"), output::count(found.pools, "pool"));
     match found.problems.len() {
-        0 => {
-            let file = args.file.display();
-            output::line(&format!("{file} is a good {what}: {tenants}, {pools}"))
-        }
+        0 => output::line(&format!("{} is a good {what}: {tenants}, {pools}", file.display())),
         count => {
-            eprintln!(
-                "{}: {} in this {what}",
-                args.file.display(),
-                output::count(count, "problem")
-            );
+            eprintln!("{}: {} in this {what}", file.display(), output::count(count, "problem"));
             Ok(())
         }
     }

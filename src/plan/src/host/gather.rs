@@ -71,6 +71,10 @@ impl<'a> Gathering<'a> {
                 if let Some(reason) = hindrance(spec, observed) {
                     return self.planner.note(About::Tenant(spec.tenant_id.clone()), reason);
                 }
+                if spec.secrets_hash.is_some() && spec.secrets_hash != observed.spec.secrets_hash {
+                    let about = About::Tenant(spec.tenant_id.clone());
+                    self.planner.note(about, Reason::OtherSecrets);
+                }
                 let changed = !observed.spec.same_settings(spec);
                 let broken = observed.net == NetState::Broken;
                 let what = if changed { Ensure::Changed } else { Ensure::Network };

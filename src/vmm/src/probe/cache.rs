@@ -60,11 +60,14 @@ pub struct Cache {
     version: u32,
     entries: Vec<Entry>,
     files: BTreeMap<PathBuf, Hashed>,
+    /// Whether it holds what the file does not.
+    #[serde(skip)]
+    changed: bool,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { version: VERSION, entries: Vec::new(), files: BTreeMap::new() }
+        Self { version: VERSION, entries: Vec::new(), files: BTreeMap::new(), changed: false }
     }
 }
 
@@ -96,14 +99,21 @@ impl Cache {
         self.entries.iter().find(|entry| entry.key == *key).map(|entry| &entry.outcome)
     }
 
+    /// Whether something was learnt that storing it keeps.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
     /// Remembers an outcome, the newest first.
     pub fn put(&mut self, key: Key, outcome: Outcome) {
+        self.changed = true;
         self.entries.retain(|entry| entry.key != key);
         self.entries.insert(0, Entry { key, outcome });
         self.entries.truncate(MAX_ENTRIES);
     }
 
-    /// The digest of a file, read again only when inode, size or times changed.
+    /// The digest of a file, read again only when inode, size or modification time changed. The
+    /// change time is that of the last link into a jail.
     ///
     /// # Errors
     /// What reading said.
@@ -111,7 +121,7 @@ impl Cache {
         let path = path.canonicalize()?;
         let stamp = stamp(&path)?;
         if let Some(known) = self.files.get(&path)
-            && known.stamp == stamp
+            && known.stamp.same_content(&stamp)
         {
             return Ok(known.digest.clone());
         }
@@ -119,6 +129,7 @@ impl Cache {
         if self.files.len() >= MAX_ENTRIES {
             self.files.clear();
         }
+        self.changed = true;
         self.files.insert(path, Hashed { stamp, digest: digest.clone() });
         Ok(digest)
     }

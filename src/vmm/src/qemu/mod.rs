@@ -114,9 +114,11 @@ impl Vmm for Qemu {
         files: &SnapshotFiles,
         deadline: Duration,
     ) -> Result<(), RestoreError> {
-        let memory = files.open_memory().map_err(RestoreError::File)?;
         match self.status().await? {
-            RunState::Waiting => self.load(memory, deadline).await,
+            RunState::Waiting => {
+                let memory = files.open_memory().map_err(RestoreError::File)?;
+                self.load(memory, deadline).await
+            }
             other => Err(RestoreError::NotWaiting(other)),
         }
     }

@@ -14,8 +14,8 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mvm_model::InstanceId;
 use mvm_model::vm::{ProcessId, Vmm, VmmKind};
+use mvm_model::{Digest, InstanceId};
 use serde::{Deserialize, Serialize};
 
 use super::record::{self, CONSOLE_FIFO, JailRecord, PID_FILE};
@@ -64,8 +64,11 @@ pub(super) async fn start(
     let spec = &launch.spec;
     jail::remove_jails(&jailed.jails, spec.instance)?;
     let locks = lock_drives(spec)?;
+    // Of the files as they are before they are shown to it.
+    let fingerprint = launch.fingerprint();
     let (jail, binds) = Jail::prepare(&jailed.jails, spec)?;
-    let started = Start { launch, jailed, jail: &jail }.run(binds, trampoline, locks).await;
+    let started =
+        Start { launch, jailed, jail: &jail, fingerprint }.run(binds, trampoline, locks).await;
     if started.is_err() {
         // Its error is the one that matters; the next start removes what stays.
         let _ = jail::remove_jail(&jail.root());
@@ -83,6 +86,7 @@ struct Start<'a> {
     launch: &'a Launch,
     jailed: &'a Jailed,
     jail: &'a Jail,
+    fingerprint: Digest,
 }
 
 impl Start<'_> {
@@ -264,6 +268,8 @@ impl Start<'_> {
                 version: self.jailed.binaries.build(),
             },
             uid: spec.uid,
+            mode: self.launch.mode,
+            fingerprint: Some(self.fingerprint.clone()),
             jail: Some(self.record()),
         };
         running.store(&spec.run_dir)?;

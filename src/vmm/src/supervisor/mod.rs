@@ -33,6 +33,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use command_fds::CommandFdExt;
+use mvm_model::Digest;
 use mvm_model::vm::{Accel, ProcessId, Vmm, VmmKind};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +71,31 @@ pub struct Launch {
     pub mode: StartMode,
     /// The program; proven before.
     pub program: Program,
+}
+
+impl Launch {
+    /// Digest of the order and of which files it names (device, inode, size, modification time).
+    /// A VM that waits for a restore is right for a wake while this is what the wake would launch:
+    /// a drive or a program that was replaced meanwhile is another file. What cannot be looked at
+    /// counts as missing.
+    pub fn fingerprint(&self) -> Digest {
+        let spec = &self.spec;
+        let programs = match &self.program {
+            Program::Qemu(qemu) => vec![&qemu.path],
+            Program::Firecracker(jailed) => {
+                vec![&jailed.binaries.firecracker, &jailed.binaries.jailer]
+            }
+        };
+        let drives = spec.drives.iter().map(|drive| &drive.path);
+        let files = drives.chain([&spec.kernel, &spec.initrd]).chain(programs);
+        let identity = |path: &PathBuf| {
+            let meta = std::fs::metadata(path).ok()?;
+            Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+        };
+        let files: Vec<_> = files.map(identity).collect();
+        // Cannot fail: words, numbers and paths that came out of such a document.
+        Digest::of(&serde_json::to_vec(&(self, files)).unwrap_or_default())
+    }
 }
 
 /// The program a VM is started with, and what that one needs.
@@ -178,8 +204,10 @@ async fn start_qemu(
     tap: Option<OwnedFd>,
     trampoline: &Trampoline,
 ) -> Result<Supervised, StartError> {
+    // Of the files as they are before they are opened.
+    let fingerprint = launch.fingerprint();
     let mut supervised = spawn(launch, qemu, tap, trampoline)?;
-    if let Err(source) = supervised.record(launch) {
+    if let Err(source) = supervised.record(launch, fingerprint) {
         supervised.kill().await;
         return Err(StartError::Record(source));
     }
@@ -295,7 +323,7 @@ impl Supervised {
         self.when_dropped = choice;
     }
 
-    fn record(&self, launch: &Launch) -> io::Result<()> {
+    fn record(&self, launch: &Launch, fingerprint: Digest) -> io::Result<()> {
         let running = RunningRecord {
             instance: launch.spec.instance,
             process: self.process.clone(),
@@ -306,6 +334,8 @@ impl Supervised {
                 version: launch.program.build(),
             },
             uid: launch.spec.uid,
+            mode: launch.mode,
+            fingerprint: Some(fingerprint),
             jail: None,
         };
         running.store(&self.run_dir)

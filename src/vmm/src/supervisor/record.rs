@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mvm_model::InstanceId;
 use mvm_model::vm::{ProcessId, Vmm};
+use mvm_model::{Digest, InstanceId};
 use serde::{Deserialize, Serialize};
+
+use crate::spec::StartMode;
 
 /// Name of the serial console's log in the run directory.
 pub const CONSOLE_LOG: &str = "console.log";
@@ -42,9 +44,23 @@ pub struct RunningRecord {
     pub vmm: Vmm,
     /// The VMM's uid.
     pub uid: u32,
+    /// How it began.
+    #[serde(default = "boot")]
+    pub mode: StartMode,
+    /// What it was started with and from which files ([`Launch::fingerprint`]); `None` in records
+    /// of older versions.
+    ///
+    /// [`Launch::fingerprint`]: super::Launch::fingerprint
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Digest>,
     /// Its jail, when it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jail: Option<JailRecord>,
+}
+
+/// What every VM of an older version was found with.
+fn boot() -> StartMode {
+    StartMode::Boot
 }
 
 /// The jail of a running VM.

@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
 use mvm_agent::serve::{self, Options};
 
-use crate::command::as_root_with_guest;
+use crate::command::{as_root_with_guest, check_config};
 use crate::runtime::{Context, Form};
 use crate::session::interrupted;
 
@@ -23,10 +23,16 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     interval_secs: u64,
+    /// Only say whether this file is a good declaration, as 'mvm check-config' does; serve nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["desired", "interval_secs"])]
+    check_config: Option<PathBuf>,
 }
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
+    if let Some(file) = &args.check_config {
+        return check_config::verdict(file, Form::People);
+    }
     as_root_with_guest("agent serve", Form::People, |context| agent(context, args))
 }
 
