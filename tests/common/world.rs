@@ -84,18 +84,28 @@ impl World {
     }
 
     /// Revisions and packages never change, so their files are shared; what is written is not.
+    /// Makes a collected store whole again: a world has no network to fetch packages from.
+    pub fn restock(&self) {
+        self.copy_images(&self.cache.join("artifacts"));
+    }
+
     fn copy_images(&self, shared: &Path) {
         let (from, to) = (shared.display(), self.images.display());
         let script = format!(
-            "mkdir {to} && cd {from} && for entry in *; do case $entry in \
+            "rm -rf {to} && mkdir {to} && cd {from} && for entry in *; do case $entry in \
              revisions|packages) cp -al $entry {to}/ ;; *) cp -a $entry {to}/ ;; esac; done"
         );
         self.tool("sh", &["-ec", &script]);
     }
 
-    /// Whether the image store has an image of this profile and role.
-    pub fn has_image(&self, profile: &str, role: &str) -> bool {
-        let all = self.json(&["image", "list"]);
+    /// Whether the tests' fixtures hold an image of this profile and role, whatever a
+    /// world has collected from a store of its own.
+    pub fn fixtures_have_image(&self, profile: &str, role: &str) -> bool {
+        let mut list = self.command(&["image", "list", "--json"]);
+        list.env("MVM_CACHE_DIR", self.cache.join("artifacts"));
+        let output = wait(spawn(list), &["image", "list"]);
+        assert!(output.status.success(), "{}", told(&output));
+        let all: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         all.as_array()
             .into_iter()
             .flatten()

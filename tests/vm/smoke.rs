@@ -50,13 +50,17 @@ fn lacks(world: &World, pass: Pass) -> Option<Outcome> {
         Pass::OpenClaw => ("openclaw", ["gateway", "worker"]),
         Pass::Hello => ("hello", ["gateway", "worker"]),
     };
-    let missing = roles.iter().any(|role| !world.has_image(profile, role));
+    let missing = roles.iter().any(|role| !world.fixtures_have_image(profile, role));
     missing.then(|| Outcome::Skipped(format!("no image of {profile} could be built here")))
 }
 
 fn first_half(world: &World, pass: Pass) -> Outcome {
     if let Some(skipped) = lacks(world, pass) {
         return skipped;
+    }
+    if pass == Pass::Hello {
+        // The first pass has collected what it did not need itself.
+        world.restock();
     }
     let mut shell = Shell::new(world, pass);
     onboarding::section_1_dev_mode(&mut shell);
