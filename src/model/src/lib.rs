@@ -15,8 +15,10 @@
 //! - [`desired`]: what one node should be (DesiredState), read strictly or tolerantly.
 //! - [`observed`]: what a node is, as the planner needs it.
 //! - [`policy`]: idle and runtime policies, protection, manual override.
+//! - [`failpoint`]: every change of a host by name, and where a test can make it fail.
 
 pub mod desired;
+pub mod failpoint;
 pub mod id;
 pub mod image;
 pub mod intent;

@@ -221,15 +221,7 @@ impl ObservedInstance {
         let (Motion::Moving(transition) | Motion::Interrupted(transition)) = &self.motion else {
             return Some(self.status);
         };
-        match transition {
-            Transition::Starting | Transition::Resuming | Transition::Waking { .. } => {
-                Some(Status::Running)
-            }
-            Transition::Warming => Some(Status::Warm),
-            Transition::Sleeping { .. } => Some(Status::Sleeping),
-            Transition::Stopping => Some(Status::Stopped),
-            Transition::Destroying => None,
-        }
+        transition.target()
     }
 
     /// Which quota it counts against: the one of its status or of the status it is on its way

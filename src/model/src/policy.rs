@@ -22,7 +22,7 @@ pub struct RuntimePolicy {
     pub min_running_seconds: u64,
     /// An instance stays warm at least this long before the idle policy puts it to sleep, seconds.
     pub min_warm_seconds: u64,
-    /// How long open work may drain before a stop, seconds.
+    /// How long what people have open in a guest may go on before a plan takes it down, seconds.
     pub drain_timeout_seconds: u64,
     /// How long a guest may take to turn itself off before its VM is ended, seconds.
     pub graceful_shutdown_seconds: u64,

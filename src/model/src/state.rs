@@ -198,6 +198,31 @@ pub enum Transition {
     Destroying,
 }
 
+impl Transition {
+    /// What was asked for, as people ask for it.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::Starting => Verb::Start,
+            Self::Warming => Verb::Warm,
+            Self::Resuming | Self::Waking { .. } => Verb::Wake,
+            Self::Sleeping { .. } => Verb::Sleep,
+            Self::Stopping => Verb::Stop,
+            Self::Destroying => Verb::Destroy,
+        }
+    }
+
+    /// The status it leads to; `None` when nothing is left then.
+    pub fn target(&self) -> Option<Status> {
+        match self {
+            Self::Starting | Self::Resuming | Self::Waking { .. } => Some(Status::Running),
+            Self::Warming => Some(Status::Warm),
+            Self::Sleeping { .. } => Some(Status::Sleeping),
+            Self::Stopping => Some(Status::Stopped),
+            Self::Destroying => None,
+        }
+    }
+}
+
 /// What a verb means in a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {

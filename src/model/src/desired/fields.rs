@@ -19,7 +19,9 @@ pub(crate) fn parse(text: &str) -> Result<Map<String, Value>, Unreadable> {
     if text.trim().is_empty() {
         return Err(Unreadable::Empty);
     }
-    match serde_json::from_str(text) {
+    // Without the line end: a text cut off within quotes would else look like one with a bad
+    // character in them.
+    match serde_json::from_str(text.trim_end()) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(Unreadable::Shape("it is not an object".into())),
         Err(error) if error.is_eof() => Err(Unreadable::Truncated { line: error.line() }),

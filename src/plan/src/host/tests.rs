@@ -2,6 +2,7 @@ mod properties;
 mod removal;
 mod scenarios;
 mod sim;
+mod speed;
 
 use mvm_model::desired::{DesiredState, InstanceSpec, NetworkSpec, PoolSpec, TenantSpec, Wanted};
 use mvm_model::image::{ImageSource, Profile, Role};
