@@ -36,15 +36,17 @@ pub enum Fault {
 
 /// Asks what becomes of a request.
 pub fn ask(id: &str, method: &str, path: &str) -> Fault {
-    let answer = || -> std::io::Result<String> {
-        let address = SocketAddr::from_abstract_name(NAME)?;
-        let mut stream = UnixStream::connect_addr(&address)?;
-        writeln!(stream, "{id} {method} {path}")?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
-        Ok(line)
-    };
-    parse(answer().unwrap_or_default().trim())
+    parse(say(&format!("{id} {method} {path}")).unwrap_or_default().trim())
+}
+
+/// Says a line to whoever listens; what they answer.
+pub fn say(words: &str) -> std::io::Result<String> {
+    let address = SocketAddr::from_abstract_name(NAME)?;
+    let mut stream = UnixStream::connect_addr(&address)?;
+    writeln!(stream, "{words}")?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line)
 }
 
 fn parse(line: &str) -> Fault {

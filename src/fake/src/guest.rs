@@ -12,8 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use mvm_guest_proto::block::Nonce;
 use mvm_guest_proto::message::{
-    Call, ErrorKind, ExecExit, FROM_GUEST, Failure, Hello, Memory, NotUnderstood, Outcome, Request,
-    SecretsMounted, SleepPrepared, Status, VERBS, Woken, WorkloadStatus,
+    Call, ErrorKind, ExecExit, FROM_GUEST, Failure, Hello, Memory, Message, NotUnderstood, Outcome,
+    Request, SecretsMounted, SecretsStep, SleepPrepared, Status, VERBS, Woken, WorkloadStatus,
 };
 use mvm_guest_proto::mux::{Event, Mux, StreamKey};
 use mvm_guest_proto::{VERSION, VSOCK_PORT};
@@ -41,7 +41,13 @@ fn connect(mut stream: UnixStream, machine: &Arc<Machine>) -> std::io::Result<()
         return Ok(());
     }
     stream.write_all(b"OK 1073741824\n")?;
-    machine.connected(stream.try_clone()?);
+    let number = machine.connected(stream.try_clone()?);
+    let ended = converse(&mut stream, machine);
+    machine.disconnected(number);
+    ended
+}
+
+fn converse(stream: &mut UnixStream, machine: &Arc<Machine>) -> std::io::Result<()> {
     let mut mux = Mux::guest(nonce);
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -82,6 +88,7 @@ fn answer(mux: &mut Mux, key: StreamKey, bytes: &[u8], machine: &Machine) -> boo
     };
     if let Request::Exec(exec) = &call.request {
         let (text, code) = run(&exec.argv, machine);
+        mux.message(key, &Message::Started { pid: 1 }.to_bytes());
         mux.send(key, FROM_GUEST, text.as_bytes());
         mux.eof(key, FROM_GUEST);
         mux.close(key, &Outcome::Ok(ExecExit::Code(code)).to_bytes());
@@ -108,7 +115,11 @@ fn outcome(request: Request, machine: &Machine) -> Option<Value> {
             machine.set_secrets_epoch(wake.secrets_epoch);
             serde_json::to_value(Woken::default())
         }
-        Request::Secrets(_) => serde_json::to_value(SecretsMounted::default()),
+        Request::Secrets(SecretsStep::Release) => serde_json::to_value(SecretsMounted::default()),
+        Request::Secrets(SecretsStep::Mount { epoch }) => {
+            machine.set_secrets_epoch(epoch);
+            serde_json::to_value(SecretsMounted { uuid: machine.secrets_uuid() })
+        }
         Request::Poweroff(_) => Ok(json!({})),
         _ => return None,
     };

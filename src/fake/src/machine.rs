@@ -1,10 +1,11 @@
 //! What the requests do. The rules are Firecracker's: boot settings before the start, one start, a
 //! load into a process where nothing was set up, a snapshot of what is paused.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,17 +14,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::faults::Fault;
-use crate::guest;
+use crate::witness::{self, Begun};
+use crate::{drive, guest, kernel};
 
 /// Where a snapshot's memory begins with the guest's word.
 const MARK: &[u8] = b"mvm-fake-memory\n";
 /// How long a probe's guest lives.
 const PROBE: Duration = Duration::from_millis(400);
-
-mod tun {
-    #![allow(missing_docs)]
-    nix::ioctl_write_int!(set_iff, b'T', 202);
-}
 
 /// What a request came to.
 #[derive(Debug)]
@@ -81,9 +78,13 @@ struct State {
     /// Whether anything but a logger was set up.
     touched: bool,
     memory: GuestMemory,
+    /// The name of the memory that was loaded, until it executes.
+    loaded: Option<String>,
     drives: Vec<(String, File)>,
     _tap: Option<OwnedFd>,
-    connections: Vec<UnixStream>,
+    connections: BTreeMap<u64, UnixStream>,
+    /// How many connections there ever were.
+    connected: u64,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -91,6 +92,10 @@ struct GuestMemory {
     boot_id: String,
     word: String,
     secrets_epoch: u64,
+    /// Another one each time it is saved.
+    name: String,
+    /// How often its guest began to execute; also on the data drive.
+    begun: u64,
 }
 
 /// A machine without a processor.
@@ -109,9 +114,11 @@ impl Machine {
             setup: Setup { mem_mib: 128, ..Setup::default() },
             touched: false,
             memory: GuestMemory::default(),
+            loaded: None,
             drives: Vec::new(),
             _tap: None,
-            connections: Vec::new(),
+            connections: BTreeMap::new(),
+            connected: 0,
         };
         Self { id, state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -205,6 +212,7 @@ impl Machine {
         let probe = state.setup.boot_args.contains("mvm.probe");
         self.assemble(&mut state)?;
         state.phase = Phase::Running;
+        state.begin(&self.id, None);
         drop(state);
         if probe {
             println!("MVM-PROBE-OK");
@@ -222,13 +230,13 @@ impl Machine {
         let drives =
             drives.map(|(name, path, read_only)| Ok((name.clone(), open(path, *read_only)?)));
         state.drives = drives.collect::<io::Result<_>>()?;
-        state._tap = state.setup.tap.as_deref().map(open_tap).transpose()?;
+        state._tap = state.setup.tap.as_deref().map(kernel::open_tap).transpose()?;
         if let Some(vsock) = &state.setup.vsock {
             let listener = UnixListener::bind(vsock)?;
             let machine = Arc::clone(self);
             std::thread::spawn(move || guest::serve(listener, machine));
         }
-        filter_system_calls()?;
+        kernel::filter_system_calls()?;
         Ok(())
     }
 
@@ -243,6 +251,7 @@ impl Machine {
             Some("Resumed") => Phase::Running,
             _ => return Err(Refusal::stays("unknown state")),
         };
+        state.begin_if_loaded(&self.id);
         self.changed.notify_all();
         Ok(Done::Nothing)
     }
@@ -254,7 +263,7 @@ impl Machine {
         if state.phase != Phase::Paused {
             return Err(Refusal::stays("Cannot save a microVM that is not paused."));
         }
-        for connection in state.connections.drain(..) {
+        for connection in std::mem::take(&mut state.connections).values() {
             let _ = connection.shutdown(Shutdown::Both);
         }
         let path = |name: &str| body[name].as_str().unwrap_or_default();
@@ -269,6 +278,7 @@ impl Machine {
             std::process::abort();
         }
         memory.set_len(state.setup.mem_mib << 20)?;
+        state.memory.name = fresh_word();
         memory.write_all(MARK)?;
         memory.write_all(&serde_json::to_vec(&state.memory).map_err(io::Error::from)?)?;
         memory.write_all(b"\n")?;
@@ -289,6 +299,7 @@ impl Machine {
             Some(true) => Phase::Running,
             _ => Phase::Paused,
         };
+        state.begin_if_loaded(&self.id);
         Ok(Done::Nothing)
     }
 
@@ -305,6 +316,7 @@ impl Machine {
         let head = head.strip_prefix(MARK).ok_or_else(|| Refusal::stays("no memory in it"))?;
         let end = head.iter().position(|byte| *byte == b'\n').unwrap_or(head.len());
         state.memory = serde_json::from_slice(&head[..end]).map_err(io::Error::from)?;
+        state.loaded = Some(state.memory.name.clone());
         self.assemble(state)
     }
 
@@ -313,9 +325,18 @@ impl Machine {
         self.lock().phase != Phase::NotStarted
     }
 
-    /// Remembers a connection, for when it has to end.
-    pub fn connected(&self, stream: UnixStream) {
-        self.lock().connections.push(stream);
+    /// Remembers a connection, for when it has to end; its number.
+    pub fn connected(&self, stream: UnixStream) -> u64 {
+        let mut state = self.lock();
+        state.connected += 1;
+        let number = state.connected;
+        state.connections.insert(number, stream);
+        number
+    }
+
+    /// Forgets a connection that ended.
+    pub fn disconnected(&self, number: u64) {
+        self.lock().connections.remove(&number);
     }
 
     /// Blocks while the machine is paused.
@@ -353,28 +374,45 @@ impl Machine {
 
     /// Writes a line to the data drive; it is on disk when this returns.
     pub fn write_data(&self, word: &str) -> io::Result<()> {
-        let mut state = self.lock();
-        let data = state.data()?;
-        data.seek(SeekFrom::Start(0))?;
-        data.write_all(format!("{word:<511}\n").as_bytes())?;
-        data.sync_all()
+        drive::write_line(self.lock().drive("data")?, drive::WORD, word)
     }
 
     /// The data drive's line.
     pub fn read_data(&self) -> io::Result<String> {
-        let mut state = self.lock();
-        let data = state.data()?;
-        let mut line = vec![0; 512];
-        data.seek(SeekFrom::Start(0))?;
-        data.read_exact(&mut line)?;
-        Ok(String::from_utf8_lossy(&line).trim().to_owned())
+        drive::read_line(self.lock().drive("data")?, drive::WORD)
+    }
+
+    /// The id of what is on the secrets drive now.
+    pub fn secrets_uuid(&self) -> Option<String> {
+        self.lock().drive("secrets").ok().and_then(drive::uuid)
     }
 }
 
 impl State {
-    fn data(&mut self) -> io::Result<&mut File> {
-        let data = self.drives.iter_mut().find(|(name, _)| name == "data");
-        data.map(|(_, file)| file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    fn drive(&self, name: &str) -> io::Result<&File> {
+        let drive = self.drives.iter().find(|(known, _)| known == name);
+        drive.map(|(_, file)| file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn begin_if_loaded(&mut self, id: &str) {
+        if self.phase == Phase::Running
+            && let Some(loaded) = self.loaded.take()
+        {
+            self.begin(id, Some(loaded));
+        }
+    }
+
+    /// The guest begins to execute: booted, or with this memory. It counts that in memory and on
+    /// its drive, which shows whether they belong together.
+    fn begin(&mut self, id: &str, memory: Option<String>) {
+        let Ok(data) = self.drive("data") else { return };
+        let on_drive = drive::read_line(data, drive::COUNT).unwrap_or_default();
+        let on_drive = on_drive.parse().unwrap_or(0);
+        witness::tell(id, &Begun { memory, in_memory: self.memory.begun, on_drive });
+        let count = on_drive + 1;
+        // A drive that is only a placeholder keeps nothing.
+        let kept = drive::write_line(data, drive::COUNT, &count.to_string());
+        self.memory.begun = kept.map_or(0, |()| count);
     }
 }
 
@@ -398,32 +436,4 @@ fn fresh_word() -> String {
         },
         |text| text.trim().to_owned(),
     )
-}
-
-/// Attaches to the tap, which belongs to our uid.
-fn open_tap(name: &str) -> io::Result<OwnedFd> {
-    let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
-    // A zeroed request: name first, flags behind it.
-    let mut request = [0_u8; 40];
-    let length = name.len().min(15);
-    request[..length].copy_from_slice(&name.as_bytes()[..length]);
-    let flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as u16;
-    request[16..18].copy_from_slice(&flags.to_ne_bytes());
-    // SAFETY: the kernel reads and writes one `struct ifreq` (40 bytes) at the pointer, which
-    // lives across the call.
-    unsafe { tun::set_iff(tun.as_raw_fd(), request.as_mut_ptr() as u64) }?;
-    Ok(tun.into())
-}
-
-/// A filter that allows everything, on every thread: what is looked for is that there is one.
-fn filter_system_calls() -> io::Result<()> {
-    const SET_FILTER: libc::c_uint = 1;
-    const ALL_THREADS: libc::c_uint = 1;
-    const ALLOW: u32 = 0x7fff_0000;
-    let mut code = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: ALLOW };
-    let program = libc::sock_fprog { len: 1, filter: &mut code };
-    nix::sys::prctl::set_no_new_privs()?;
-    // SAFETY: the program and its one instruction live across the call.
-    let done = unsafe { libc::syscall(libc::SYS_seccomp, SET_FILTER, ALL_THREADS, &program) };
-    nix::errno::Errno::result(done).map(drop).map_err(io::Error::from)
 }

@@ -9,14 +9,20 @@
 //! ```text
 //! api.rs      HTTP on the socket: one request after another, limits of size
 //! machine.rs  what the requests do: phases, drives, tap, snapshot
+//! kernel.rs   its tap and the filter of its system calls
 //! guest.rs    who answers behind the vsock's socket: a mvm-guest with one word of memory
+//! drive.rs    what the guest keeps on its drives
 //! faults.rs   what goes wrong, asked before each request of `@mvm-fake` where somebody listens
+//! witness.rs  what the same listener is told whenever a guest begins to execute
 //! ```
 
 mod api;
+mod drive;
 mod faults;
 mod guest;
+mod kernel;
 mod machine;
+mod witness;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -10,12 +10,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use mvm_model::failpoint::{self, Effect};
+
 use crate::file::{self, Context, FileError};
 
 mod small;
 
 pub use small::{
-    SMALL_CAPACITY, SmallFile, SmallId, overwrite_small, small_id, write_small, write_small_as,
+    SMALL_CAPACITY, SmallFile, SmallId, overwrite_small, small_id, sweep_small, write_small,
+    write_small_as,
 };
 
 /// Size of the data drive's placeholder, bytes.
@@ -107,8 +110,13 @@ pub fn grow_data(path: &Path, mib: u64) -> Result<(), DriveError> {
         return make(path, size, format_data);
     }
     let longer = OpenOptions::new().write(true).open(path).doing("open", path)?;
-    longer.set_len(size).and_then(|()| longer.sync_all()).doing("enlarge", path)?;
-    Ok(())
+    let grow = || {
+        failpoint::before(Effect::GrowDrive)?;
+        longer.set_len(size)?;
+        longer.sync_all()?;
+        failpoint::after(Effect::GrowDrive)
+    };
+    Ok(grow().doing("enlarge", path)?)
 }
 
 /// Inode tables are zeroed by the guest when it first uses them: creation stays instant and the
@@ -136,13 +144,16 @@ fn make(
         .map_err(DriveError::from)
         .and_then(|()| format(&beside))
         .and_then(|()| Ok(image.sync_all().doing("sync", &beside)?));
-    made.inspect_err(|_| drop(fs::remove_file(&beside)))?;
-    Ok(file::rename_durably(&beside, path)?)
+    made.and_then(|()| Ok(file::rename_durably(&beside, path)?))
+        .inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
 fn mke2fs(image: &Path, options: &[&str]) -> Result<(), DriveError> {
     let always = ["-q", "-F", "-t", "ext4", "-m", "0"];
-    run("mke2fs", image, &[&always, options].concat())
+    let failed = |source| FileError::new("format", image, source);
+    failpoint::before(Effect::FormatDrive).map_err(failed)?;
+    run("mke2fs", image, &[&always, options].concat())?;
+    Ok(failpoint::after(Effect::FormatDrive).map_err(failed)?)
 }
 
 /// Runs a program of e2fsprogs on an image.

@@ -45,6 +45,14 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Changes with every boot; all that this fact costs is reading it.
+    pub fn boot_id() -> String {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        text.trim().to_owned()
+    }
+}
+
 fn field<'a>(text: &'a str, names: &[&str]) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;

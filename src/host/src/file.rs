@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mvm_model::Digest;
+use mvm_model::failpoint::{self, Effect};
 use mvm_model::snapshot::FileStamp;
 use sha2::{Digest as _, Sha256};
 
@@ -110,13 +111,17 @@ pub fn temporary(path: &Path) -> PathBuf {
 pub fn write_durably(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let beside = temporary(path);
     let write = || {
+        failpoint::before(Effect::WriteFile)?;
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(content)?;
-        file.sync_all()
+        file.sync_all()?;
+        failpoint::after(Effect::WriteFile)
     };
-    write().doing("write", path).inspect_err(|_| drop(fs::remove_file(&beside)))?;
-    rename_durably(&beside, path)
+    write()
+        .doing("write", path)
+        .and_then(|()| rename_durably(&beside, path))
+        .inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
 /// Gives a finished file or directory its name, durably. The content must be synced already.
@@ -124,8 +129,11 @@ pub fn write_durably(path: &Path, content: &[u8]) -> Result<(), FileError> {
 /// # Errors
 /// When it cannot be renamed or the directory not synced.
 pub fn rename_durably(from: &Path, to: &Path) -> Result<(), FileError> {
-    fs::rename(from, to).doing("rename into place", to)?;
-    sync_dir(parent(to))
+    let doing = "rename into place";
+    failpoint::before(Effect::RenameFile).doing(doing, to)?;
+    fs::rename(from, to).doing(doing, to)?;
+    sync_dir(parent(to))?;
+    failpoint::after(Effect::RenameFile).doing(doing, to)
 }
 
 /// Removes a file; a missing one is fine.
@@ -133,7 +141,7 @@ pub fn rename_durably(from: &Path, to: &Path) -> Result<(), FileError> {
 /// # Errors
 /// When it is there and stays.
 pub fn remove_file(path: &Path) -> Result<(), FileError> {
-    ignore_missing(fs::remove_file(path)).doing("remove", path)
+    remove(Effect::RemoveFile, path, |path| fs::remove_file(path)).doing("remove", path)
 }
 
 /// Removes a directory with all it holds; a missing one is fine. Symlinks are not followed.
@@ -141,13 +149,22 @@ pub fn remove_file(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// When something in it stays.
 pub fn remove_dir(path: &Path) -> Result<(), FileError> {
-    ignore_missing(fs::remove_dir_all(path)).doing("remove directory", path)
+    remove(Effect::RemoveDir, path, |path| fs::remove_dir_all(path)).doing("remove directory", path)
 }
 
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+/// Where nothing is nothing happens.
+fn remove(
+    effect: Effect,
+    path: &Path,
+    remove: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
+    }
+    failpoint::before(effect)?;
+    match remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => failpoint::after(effect),
     }
 }
 

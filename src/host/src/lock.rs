@@ -40,9 +40,22 @@ impl Lock {
     /// # Errors
     /// [`LockError::Held`] when patience ends, naming the holder.
     pub async fn take(path: &Path, who: &str, patience: Duration) -> Result<Self, LockError> {
+        Self::take_after(path, who, patience, &mut None).await
+    }
+
+    /// Like [`Self::take`]; `former` becomes who had it last, as they wrote it.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub async fn take_after(
+        path: &Path,
+        who: &str,
+        patience: Duration,
+        former: &mut Option<String>,
+    ) -> Result<Self, LockError> {
         let deadline = Instant::now() + patience;
         loop {
-            match Self::try_take(path, who) {
+            match Self::try_take_after(path, who, former) {
                 Err(LockError::Held { .. }) if Instant::now() < deadline => {
                     tokio::time::sleep(RETRY).await;
                 }
@@ -56,6 +69,14 @@ impl Lock {
     /// # Errors
     /// [`LockError::Held`] when it is not, naming the holder.
     pub fn try_take(path: &Path, who: &str) -> Result<Self, LockError> {
+        Self::try_take_after(path, who, &mut None)
+    }
+
+    fn try_take_after(
+        path: &Path,
+        who: &str,
+        former: &mut Option<String>,
+    ) -> Result<Self, LockError> {
         loop {
             let mut file = open(path)?;
             match file.try_lock() {
@@ -69,6 +90,7 @@ impl Lock {
             }
             // A holder that removed the file while we opened it leaves us a lock on nothing.
             if is_at(&file, path) {
+                *former = said(&mut file);
                 // Only for the message others get; a full disk must not keep a lock from anybody.
                 let _ = announce(&mut file, who);
                 return Ok(Self { _file: file });
@@ -115,11 +137,13 @@ fn announce(file: &mut File, who: &str) -> std::io::Result<()> {
 }
 
 fn read(file: &mut File) -> String {
+    said(file).unwrap_or_else(|| "another mvm process".to_owned())
+}
+
+fn said(file: &mut File) -> Option<String> {
     let mut text = String::new();
-    match file.take(200).read_to_string(&mut text) {
-        Ok(len) if len > 0 => text,
-        _ => "another mvm process".to_owned(),
-    }
+    let len = file.take(200).read_to_string(&mut text).ok()?;
+    (len > 0).then_some(text)
 }
 
 /// The lock file of an object kept in `dir`.
@@ -139,7 +163,9 @@ mod tests {
         let error = Lock::take(&path, "other", Duration::from_millis(40)).await.unwrap_err();
         assert!(error.to_string().starts_with("mvm instance sleep (pid "), "{error}");
         drop(held);
-        Lock::take(&path, "other", Duration::ZERO).await.unwrap();
+        let mut former = None;
+        Lock::take_after(&path, "other", Duration::ZERO, &mut former).await.unwrap();
+        assert!(former.unwrap().starts_with("mvm instance sleep (pid "));
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use mvm_model::InstanceId;
+use mvm_model::failpoint::{self, Effect};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
@@ -159,8 +160,8 @@ impl Secrets {
         files: &[SmallFile],
     ) -> Result<(), DriveError> {
         let next = self.next(instance);
-        drive::write_small_as(&next, id.into(), files)?;
-        let written = drive::overwrite_small(&self.image(instance), &next);
+        let written = drive::write_small_as(&next, id.into(), files)
+            .and_then(|()| drive::overwrite_small(&self.image(instance), &next));
         let removed = file::remove_file(&next);
         written?;
         Ok(removed?)
@@ -171,12 +172,19 @@ impl Secrets {
     /// # Errors
     /// When it stays.
     pub fn remove(&self, instance: InstanceId) -> Result<(), FileError> {
-        for image in [self.image(instance), self.next(instance)] {
-            file::remove_file(&image)?;
-            file::remove_file(&file::temporary(&image))?;
-            file::remove_dir(&image.with_extension("tree"))?;
-        }
-        Ok(())
+        file::remove_file(&self.image(instance))?;
+        self.sweep(instance)
+    }
+
+    /// Removes what an interrupted writer left beside an instance's image.
+    ///
+    /// # Errors
+    /// When it stays.
+    pub fn sweep(&self, instance: InstanceId) -> Result<(), FileError> {
+        let next = self.next(instance);
+        drive::sweep_small(&self.image(instance))?;
+        drive::sweep_small(&next)?;
+        file::remove_file(&next)
     }
 
     fn next(&self, instance: InstanceId) -> PathBuf {
@@ -206,10 +214,13 @@ fn mount_tmpfs(run_dir: &Path, dir: &Path) -> Result<(), FileError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     // `noswap` needs kernel 6.4; without it the host's swap is doctor's business.
     let with = |options: &str| mount(Some("mvm-secrets"), dir, Some("tmpfs"), flags, Some(options));
+    let doing = "mount a tmpfs on";
+    failpoint::before(Effect::MountSecrets).doing(doing, dir)?;
     with(&format!("{SIZE},noswap"))
         .or_else(|_| with(SIZE))
         .map_err(std::io::Error::from)
-        .doing("mount a tmpfs on", dir)
+        .doing(doing, dir)?;
+    failpoint::after(Effect::MountSecrets).doing(doing, dir)
 }
 
 /// Unmounts and removes `<run dir>/secrets` when no image is left in it.
@@ -223,10 +234,12 @@ pub fn close_if_empty(run_dir: &Path) -> Result<(), FileError> {
     if !is_empty(&dir) {
         return Ok(());
     }
+    failpoint::before(Effect::UnmountSecrets).doing("unmount", &dir)?;
     match umount2(&dir, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(nix::Error::EINVAL) => {}
         Err(error) => return Err(FileError::new("unmount", &dir, error.into())),
     }
+    failpoint::after(Effect::UnmountSecrets).doing("unmount", &dir)?;
     std::fs::remove_dir(&dir).doing("remove directory", &dir)
 }
 

@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use mvm_model::Digest;
+use mvm_model::failpoint::{self, Effect};
 use mvm_model::snapshot::{FileStamp, Manifest, Unusable};
 
 use crate::file::{self, Context, FileError};
@@ -75,8 +76,10 @@ impl Snapshots {
     /// When the mark is not certain to be there after a crash: then do not resume.
     pub fn consume(&self, generation: u64) -> Result<(), FileError> {
         let mark = self.path(generation).join("consumed");
+        failpoint::before(Effect::MarkSnapshot).doing("write", &mark)?;
         File::create(&mark).and_then(|mark| mark.sync_all()).doing("write", &mark)?;
-        file::sync_dir(&self.path(generation))
+        file::sync_dir(&self.path(generation))?;
+        failpoint::after(Effect::MarkSnapshot).doing("write", &mark)
     }
 
     /// Reads a generation's manifest.
@@ -115,9 +118,26 @@ impl Snapshots {
     /// When something stays.
     pub fn remove_except(&self, keep: Option<u64>) -> Result<(), FileError> {
         let kept = keep.map(|generation| generation.to_string());
+        self.remove_where(|name| Some(name) != kept.as_deref())
+    }
+
+    /// Removes what is worth nothing beside the generation a record names: drafts, and
+    /// generations that were used.
+    ///
+    /// # Errors
+    /// When something stays.
+    pub fn sweep(&self, named: Option<u64>) -> Result<(), FileError> {
+        let named = named.map(|generation| generation.to_string());
+        let was_used = |name: &str| self.dir.join(name).join("consumed").exists();
+        self.remove_where(|name| {
+            Some(name) != named.as_deref() && (name.ends_with(".tmp") || was_used(name))
+        })
+    }
+
+    fn remove_where(&self, goes: impl Fn(&str) -> bool) -> Result<(), FileError> {
         let mut removed = false;
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            if entry.file_name().to_str() == kept.as_deref() {
+            if !goes(&entry.file_name().to_string_lossy()) {
                 continue;
             }
             removed = true;

@@ -50,8 +50,8 @@ pub use placement::{Limits, Placement, slice_name, unit_name};
 pub use snapshot::SnapshotFiles;
 pub use spec::{Access, BadSpec, Drive, Net, StartMode, VmSpec};
 pub use supervisor::{
-    ExitKind, ExitRecord, Jailed, Launch, Program, Report, RunningRecord, StartError, Supervised,
-    Trampoline,
+    ExitKind, ExitRecord, GuestEnd, Jailed, Launch, Program, Report, RunningRecord, StartError,
+    Supervised, Trampoline,
 };
 pub use vmm::{
     AnyVmm, RestoreError, RunState, SnapshotDone, SnapshotError, Vmm, VmmError, transfer_deadline,

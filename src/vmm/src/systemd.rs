@@ -94,6 +94,31 @@ pub struct Supervisor<'a> {
     pub stdout: OwnedFd,
 }
 
+/// A VM's unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmUnit {
+    /// The instance its name holds.
+    pub instance: InstanceId,
+    /// Its name.
+    pub name: String,
+    /// Where its pid is written: in the run directory of who started it.
+    pub pid_file: PathBuf,
+}
+
+/// What all of them are called.
+const UNITS: &str = "mvm-vm-*.service";
+
+/// Name, description, load state, active state, sub state, followed unit, path, job, its type and
+/// its path.
+type ListedUnit =
+    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+/// The instance a unit is named after, when it is one of a VM's.
+fn instance_of_unit(name: &str) -> Option<InstanceId> {
+    let instance = name.strip_prefix("mvm-vm-")?.strip_suffix(".service")?.parse().ok()?;
+    (unit_name(instance) == name).then_some(instance)
+}
+
 /// Whether systemd runs this system; whether it listens to us is seen by [`Systemd::connect`].
 pub fn is_running() -> bool {
     Path::new("/run/systemd/system").is_dir()
@@ -176,6 +201,36 @@ impl Systemd {
             tokio::time::sleep(LOOK).await;
         }
         Ok(())
+    }
+
+    /// The units of VMs that systemd knows, whoever's they are.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn vm_units(&self) -> Result<Vec<VmUnit>, SystemdError> {
+        let any: [&str; 0] = [];
+        let body = (&any[..], &[UNITS][..]);
+        let listed = self.manage("list", UNITS, "ListUnitsByPatterns", &body).await?;
+        let listed: Vec<ListedUnit> = listed.body().deserialize().map_err(|source| {
+            SystemdError::Refused { doing: "list", unit: UNITS.into(), source }
+        })?;
+        let mut units = Vec::new();
+        for unit in listed {
+            let (name, path) = (unit.0, unit.6);
+            let Some(instance) = instance_of_unit(&name) else { continue };
+            // One that ended meanwhile is none.
+            let Some(pid_file) = self.pid_file(&name, &path).await else { continue };
+            units.push(VmUnit { instance, name, pid_file });
+        }
+        Ok(units)
+    }
+
+    async fn pid_file(&self, unit: &str, path: &OwnedObjectPath) -> Option<PathBuf> {
+        let get_all = (path.as_str(), "org.freedesktop.DBus.Properties", "GetAll");
+        let service = "org.freedesktop.systemd1.Service";
+        let all = self.call("describe", unit, get_all, &service).await.ok()?;
+        let all: HashMap<String, OwnedVariant> = all.body().deserialize().ok()?;
+        String::try_from(all.get("PIDFile")?.clone()).ok().map(PathBuf::from)
     }
 
     /// How the main process of an instance's unit ended, while its supervisor still keeps the
@@ -267,6 +322,15 @@ const ENVIRONMENT: &str = "PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/current-syste
 mod tests {
     use super::*;
     use crate::spec::example;
+
+    #[test]
+    fn a_units_name_leads_to_its_instance_and_no_other_name_does() {
+        let instance = InstanceId::from_bits(0xbeef);
+        assert_eq!(instance_of_unit(&unit_name(instance)), Some(instance));
+        for other in ["mvm-vm-i-0000beef.scope", "mvm-vm-.service", "mvm-vm-web.service"] {
+            assert_eq!(instance_of_unit(other), None);
+        }
+    }
 
     #[test]
     fn a_unit_has_the_limits_of_its_vm_and_nothing_restarts_it() {

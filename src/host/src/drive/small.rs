@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, chown};
 use std::path::Path;
 
+use mvm_model::failpoint::{self, Effect};
 use nix::fcntl::{FallocateFlags, fallocate};
 use zeroize::Zeroizing;
 
@@ -84,6 +85,15 @@ pub fn small_id(path: &Path) -> Option<SmallId> {
     is_ext4.then(|| start[UUID_AT..].try_into().ok().map(SmallId))?
 }
 
+/// Removes what an interrupted writer of the drive at `path` left beside it.
+///
+/// # Errors
+/// When it stays.
+pub fn sweep_small(path: &Path) -> Result<(), FileError> {
+    file::remove_file(&file::temporary(path))?;
+    file::remove_dir(&path.with_extension("tree"))
+}
+
 /// Gives the drive at `path` the content of the one at `from` without replacing the file, which a
 /// VM has open. The guest must not have it mounted. Cut short, the drive has no id.
 ///
@@ -95,12 +105,14 @@ pub fn overwrite_small(path: &Path, from: &Path) -> Result<(), DriveError> {
     source.read_exact_at(&mut pages, 0).doing("read", from)?;
     let target = OpenOptions::new().write(true).open(path).doing("open", path)?;
     let write = || -> io::Result<()> {
+        failpoint::before(Effect::OverwriteDrive)?;
         target.write_all_at(&[0; PAGE], 0)?;
         for (number, page) in pages.chunks(PAGE).enumerate().skip(1) {
             put(&target, number, page)?;
         }
         // With it the drive has an id again.
-        target.write_all_at(&pages[..PAGE], 0)
+        target.write_all_at(&pages[..PAGE], 0)?;
+        failpoint::after(Effect::OverwriteDrive)
     };
     Ok(write().doing("write", path)?)
 }
@@ -133,12 +145,15 @@ fn write_files(
     let tree = path.with_extension("tree");
     file::remove_dir(&tree)?;
     file::create_dir(&tree)?;
-    let filled = fill(&tree, files)
+    let format_and_forget = |beside: &Path| {
+        format(beside, &tree)?;
+        // Before the drive has its name: whoever finds it looks for nothing beside it.
+        Ok(file::remove_dir(&tree)?)
+    };
+    fill(&tree, files)
         .map_err(DriveError::from)
-        .and_then(|()| make(path, MIB << 20, |beside| format(beside, &tree)));
-    let removed = file::remove_dir(&tree);
-    filled?;
-    Ok(removed?)
+        .and_then(|()| make(path, MIB << 20, format_and_forget))
+        .inspect_err(|_| drop(fs::remove_dir_all(&tree)))
 }
 
 fn fill(tree: &Path, files: &[SmallFile]) -> Result<(), FileError> {

@@ -84,7 +84,7 @@ impl Net {
 
 /// A bridge of ours from before it got its alias: we died in between. Name and MAC are set
 /// together, and only we give bridges this MAC.
-fn half_made(link: &Link) -> bool {
+pub(super) fn half_made(link: &Link) -> bool {
     let id = link.name.strip_prefix(mvm_model::network::BRIDGE_PREFIX);
     let mac = id.and_then(|id| id.parse::<NetId>().ok()).map(NetId::bridge_mac);
     link.kind == Kind::Bridge && !link.up && link.mac == mac

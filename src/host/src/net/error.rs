@@ -100,6 +100,9 @@ pub enum NetError {
         /// What differs.
         problem: String,
     },
+    /// A failpoint made it fail.
+    #[error(transparent)]
+    Failpoint(#[from] io::Error),
     /// Another mvm process held the network lock too long.
     #[error("another mvm process is changing the network (lock {})", .0.display())]
     Busy(PathBuf),

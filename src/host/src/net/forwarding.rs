@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use mvm_model::NetId;
+use mvm_model::failpoint::{self, Effect};
 use mvm_model::network::BRIDGE_PREFIX;
 use mvm_model::record::Egress;
 
@@ -128,8 +129,10 @@ impl Net {
         let path = self.note_path();
         let temporary = path.with_extension("new");
         let write = || -> io::Result<()> {
+            failpoint::before(Effect::WriteFile)?;
             std::fs::write(&temporary, serde_json::to_vec(uplinks)?)?;
-            std::fs::rename(&temporary, &path)
+            std::fs::rename(&temporary, &path)?;
+            failpoint::after(Effect::RenameFile)
         };
         write().map_err(|source| NetError::State { doing: "write", path: path.clone(), source })
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::{TryStream, TryStreamExt};
 use ipnet::Ipv4Net;
 use mvm_model::Mac;
+use mvm_model::failpoint::{self, Effect};
 use mvm_model::network::MTU;
 use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::AddressFamily;
@@ -44,6 +45,8 @@ pub(super) struct Link {
     pub controller: Option<u32>,
     /// Kept apart from other isolated ports of its bridge.
     pub isolated: bool,
+    /// Somebody is at the other end: a tap that a process has open.
+    pub carrier: bool,
 }
 
 /// The kinds of interfaces that matter here.
@@ -111,7 +114,7 @@ impl Links {
             // Flooding within a tenant is allowed; a snooping bridge would keep state for guests.
             .mcast_snooping(false)
             .build();
-        deadline("create bridge", name, self.0.link().add(bridge).execute()).await
+        apply("create bridge", name, self.0.link().add(bridge).execute()).await
     }
 
     /// Sets alias, MAC and MTU together.
@@ -125,33 +128,33 @@ impl Links {
         if let Some(mac) = mac {
             change = change.address(mac.0.to_vec());
         }
-        deadline("mark", &link.name, self.0.link().set(change.build()).execute()).await
+        apply("mark", &link.name, self.0.link().set(change.build()).execute()).await
     }
 
     pub(super) async fn set_up(&self, link: &Link) -> Result<(), NetError> {
         let change = LinkUnspec::new_with_index(link.index).up().build();
-        deadline("start", &link.name, self.0.link().set(change).execute()).await
+        apply("start", &link.name, self.0.link().set(change).execute()).await
     }
 
     /// Down and out of its bridge.
     pub(super) async fn detach(&self, link: &Link) -> Result<(), NetError> {
         let change = LinkUnspec::new_with_index(link.index).down().nocontroller().build();
-        deadline("detach", &link.name, self.0.link().set(change).execute()).await
+        apply("detach", &link.name, self.0.link().set(change).execute()).await
     }
 
     pub(super) async fn enslave(&self, link: &Link, bridge: &Link) -> Result<(), NetError> {
         let change = LinkUnspec::new_with_index(link.index).controller(bridge.index).build();
-        deadline("attach", &link.name, self.0.link().set(change).execute()).await
+        apply("attach", &link.name, self.0.link().set(change).execute()).await
     }
 
     pub(super) async fn isolate(&self, link: &Link, isolated: bool) -> Result<(), NetError> {
         let change = LinkBridgePort::new(link.index).isolated(isolated).build();
-        deadline("isolate", &link.name, self.0.link().set_port(change).execute()).await
+        apply("isolate", &link.name, self.0.link().set_port(change).execute()).await
     }
 
     /// Deletes a link; one that is already gone is fine.
     pub(super) async fn delete(&self, link: &Link) -> Result<(), NetError> {
-        match deadline("delete", &link.name, self.0.link().del(link.index).execute()).await {
+        match apply("delete", &link.name, self.0.link().del(link.index).execute()).await {
             Err(error) if raw_code(&error) == Some(-ENODEV) => Ok(()),
             other => other,
         }
@@ -177,7 +180,7 @@ impl Links {
     pub(super) async fn add_address(&self, link: &Link, address: Ipv4Net) -> Result<(), NetError> {
         let (ip, prefix) = (address.addr().into(), address.prefix_len());
         let request = self.0.address().add(link.index, ip, prefix).execute();
-        match deadline("give an address to", &link.name, request).await {
+        match apply("give an address to", &link.name, request).await {
             Err(error) if raw_code(&error) == Some(-libc::EEXIST) => Ok(()),
             other => other,
         }
@@ -194,7 +197,7 @@ impl Links {
             .address(address.addr(), address.prefix_len())
             .build();
         let request = self.0.address().del(message).execute();
-        match deadline("take an address from", &link.name, request).await {
+        match apply("take an address from", &link.name, request).await {
             Err(error) if raw_code(&error) == Some(-libc::EADDRNOTAVAIL) => Ok(()),
             other => other,
         }
@@ -249,6 +252,7 @@ impl From<LinkMessage> for Link {
             mac: None,
             controller: None,
             isolated: false,
+            carrier: false,
         };
         for attribute in message.attributes {
             match attribute {
@@ -256,6 +260,7 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.controller = Some(index),
+                LinkAttribute::Carrier(carrier) => link.carrier = carrier != 0,
                 LinkAttribute::Address(mac) => link.mac = <[u8; 6]>::try_from(mac).ok().map(Mac),
                 LinkAttribute::LinkInfo(infos) => link.read_infos(infos),
                 _ => {}
@@ -291,6 +296,17 @@ fn tap_owner(info: &InfoTun) -> Option<u32> {
     let mut value = [0; 4];
     info.emit_value(&mut value);
     Some(u32::from_ne_bytes(value))
+}
+
+/// Something that changes the kernel's network.
+async fn apply(
+    doing: &'static str,
+    object: &str,
+    call: impl Future<Output = Result<(), rtnetlink::Error>>,
+) -> Result<(), NetError> {
+    failpoint::before(Effect::ChangeLink)?;
+    deadline(doing, object, call).await?;
+    Ok(failpoint::after(Effect::ChangeLink)?)
 }
 
 async fn deadline<T>(

@@ -35,7 +35,9 @@ mod error;
 mod forwarding;
 mod link;
 mod lock;
+mod mark;
 mod nft;
+mod own;
 mod port;
 mod probe;
 mod rules;
@@ -53,6 +55,8 @@ use mvm_model::{Mac, NetId, Offset, Subnet, TenantName};
 use serde::Serialize;
 
 pub use error::{Holder, NetError};
+pub use mark::Generation;
+pub use own::OwnLink;
 pub use probe::Spot;
 pub use rules::{TABLE, document};
 pub use tap::open_tap;

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mvm_model::failpoint::{self, Effect};
 use nftables::helper::{self, NftablesError};
 use serde_json::{Value, json};
 
@@ -37,7 +38,9 @@ impl Nft {
         let document = json!({ "nftables": commands }).to_string();
         let none: &[&str] = &[];
         let call = helper::apply_ruleset_raw_async(&document, Some(&self.program), none);
-        self.run(doing, call).await.map(drop)
+        failpoint::before(Effect::ApplyRules)?;
+        self.run(doing, call).await?;
+        Ok(failpoint::after(Effect::ApplyRules)?)
     }
 
     /// Lists something of ours; `None` when it is not there.

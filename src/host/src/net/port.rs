@@ -44,6 +44,7 @@ impl Net {
     ) -> Result<(), NetError> {
         let _lock = lock::take(&self.dir).await?;
         self.remove_tap(&net_id.tap(offset)).await?;
+        self.forget_mark(&net_id.tap(offset));
         conntrack::forget(subnet.address(offset)?).await;
         Ok(())
     }
@@ -181,7 +182,7 @@ impl Net {
         }
     }
 
-    async fn remove_tap(&self, name: &str) -> Result<(), NetError> {
+    pub(super) async fn remove_tap(&self, name: &str) -> Result<(), NetError> {
         match self.links.get(name).await? {
             Some(link) if matches!(self.owner(&link), Owner::Us(_)) => {
                 self.remove_taps(&[&link]).await

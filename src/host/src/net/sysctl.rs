@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mvm_model::failpoint::{self, Effect};
+
 use super::error::NetError;
 
 const ROOT: &str = "/proc/sys/net";
@@ -28,11 +30,12 @@ pub(super) fn ensure(path: &Path, value: &str) -> Result<(), NetError> {
     if read(path).as_deref() == Some(value) {
         return Ok(());
     }
+    failpoint::before(Effect::SetSysctl)?;
     match std::fs::write(path, value) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(NetError::Sysctl { path: path.to_owned(), source: error })
         }
-        _ => Ok(()),
+        _ => Ok(failpoint::after(Effect::SetSysctl)?),
     }
 }
 

@@ -8,6 +8,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use mvm_model::failpoint::{self, Effect};
+
 use super::error::NetError;
 
 const FLAGS: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
@@ -33,11 +35,14 @@ pub fn open_tap(name: &str) -> Result<OwnedFd, NetError> {
 
 /// Creates a tap that lives as long as the returned file, until [`keep`] is called.
 pub(super) fn create(name: &str) -> Result<File, NetError> {
-    attach(name, FLAGS | libc::IFF_TUN_EXCL).map_err(|source| NetError::Tap {
+    failpoint::before(Effect::MakeTap)?;
+    let tap = attach(name, FLAGS | libc::IFF_TUN_EXCL).map_err(|source| NetError::Tap {
         doing: "create",
         name: name.to_owned(),
         source,
-    })
+    })?;
+    failpoint::after(Effect::MakeTap)?;
+    Ok(tap)
 }
 
 /// Lets only this user attach (besides root), then makes the tap outlive the descriptor.
@@ -48,13 +53,15 @@ pub(super) fn keep(file: &File, name: &str, owner_uid: Option<u32>) -> Result<()
         source: source.into(),
     };
     let fd = file.as_raw_fd();
+    failpoint::before(Effect::KeepTap)?;
     if let Some(uid) = owner_uid {
         // SAFETY: `fd` is an open tun descriptor for the duration of the call; the argument is a
         // plain integer.
         unsafe { tun_set_owner(fd, uid as libc::c_int) }.map_err(|e| fail("give away", e))?;
     }
     // SAFETY: as above.
-    unsafe { tun_set_persist(fd, 1) }.map_err(|e| fail("keep", e)).map(drop)
+    unsafe { tun_set_persist(fd, 1) }.map_err(|e| fail("keep", e))?;
+    Ok(failpoint::after(Effect::KeepTap)?)
 }
 
 fn attach(name: &str, flags: libc::c_int) -> io::Result<File> {

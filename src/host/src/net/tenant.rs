@@ -10,6 +10,7 @@ use mvm_model::network::MTU;
 use mvm_model::record::{Egress, TenantNetwork};
 
 use super::alias::{Owned, Owner};
+use super::conflict::half_made;
 use super::error::{Holder, NetError};
 use super::link::{Kind, Link};
 use super::rules::Listing;
@@ -46,7 +47,7 @@ impl Net {
         let net_id = network.tenant_net_id;
         self.remove_ports_of(net_id, network.ipv4_subnet).await?;
         if let Some(bridge) = self.links.get(&net_id.bridge()).await? {
-            if !matches!(self.owner(&bridge), Owner::Us(_)) {
+            if !matches!(self.owner(&bridge), Owner::Us(_)) && !half_made(&bridge) {
                 return Ok(());
             }
             self.links.detach(&bridge).await?;

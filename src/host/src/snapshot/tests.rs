@@ -83,3 +83,21 @@ fn removing_keeps_what_is_named_and_sweeps_drafts() {
     assert_eq!(left.len(), 1);
     assert!(snapshots.is_complete(5));
 }
+
+#[test]
+fn a_sweep_takes_drafts_and_what_was_used_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    for generation in [1, 2, 3] {
+        written(dir.path(), generation);
+    }
+    let snapshots = Snapshots::of(dir.path());
+    snapshots.draft(4).unwrap();
+    snapshots.consume(1).unwrap();
+    snapshots.consume(2).unwrap();
+    snapshots.sweep(Some(2)).unwrap();
+    let there = |generation| snapshots.is_complete(generation);
+    assert_eq!([1, 2, 3].map(there), [false, true, true], "only the named one may be used");
+    assert!(!snapshots.path(4).with_extension("tmp").exists());
+    snapshots.sweep(None).unwrap();
+    assert_eq!([1, 2, 3].map(there), [false, false, true]);
+}

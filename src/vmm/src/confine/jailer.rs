@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::root::Bind;
@@ -47,6 +48,8 @@ pub(super) fn become_jailer(plan: &Jailer) -> Result<Infallible, ConfineError> {
         let what = format!("show the VM {}", bind.from.display());
         step(&what, super::root::bind_file(&bind.from, &bind.to))?;
     }
+    // Who started us would not hear of a VMM that a jailer makes after its end.
+    step("end with the supervisor", nix::sys::prctl::set_pdeathsig(Signal::SIGKILL))?;
     step("narrow the capability bounding set", sys::drop_bounding_set(NEEDED))?;
     step("forbid new privileges", nix::sys::prctl::set_no_new_privs())?;
     exec(&plan.program, &plan.args)

@@ -22,6 +22,8 @@ pub(crate) const SNAPSHOT_DEVICES: &str = "/snapshot/devices";
 /// The memory of a snapshot.
 pub(crate) const SNAPSHOT_MEMORY: &str = "/snapshot/memory";
 
+/// The network interface's id.
+const INTERFACE: &str = "eth0";
 /// The guest's address on its vsock. Each VM has a socket of its own, so all may have the same.
 const GUEST_CID: u32 = 3;
 /// Refill interval of all limits, milliseconds.
@@ -134,10 +136,18 @@ struct CreateSnapshot {
 }
 
 #[derive(Serialize)]
-struct LoadSnapshot {
+struct LoadSnapshot<'a> {
     snapshot_path: &'static str,
     mem_backend: MemoryBackend,
     resume_vm: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_overrides: Option<[NetworkOverride<'a>; 1]>,
+}
+
+#[derive(Serialize)]
+struct NetworkOverride<'a> {
+    iface_id: &'static str,
+    host_dev_name: &'a str,
 }
 
 #[derive(Serialize)]
@@ -199,10 +209,17 @@ pub(crate) fn create_snapshot() -> Call {
     Call::put("/snapshot/create", &create)
 }
 
-/// Loads the jail's snapshot files; nothing runs yet.
-pub(crate) fn load_snapshot() -> Call {
-    let mem_backend = MemoryBackend { backend_type: "File", backend_path: SNAPSHOT_MEMORY };
-    let load = LoadSnapshot { snapshot_path: SNAPSHOT_DEVICES, mem_backend, resume_vm: false };
+/// Loads the jail's snapshot files; nothing runs yet. The interface gets the tap it has here: the
+/// snapshot has one with the name it was saved with. A VM that was saved without an interface is
+/// refused one.
+pub(crate) fn load_snapshot(tap: Option<&str>) -> Call {
+    let load = LoadSnapshot {
+        snapshot_path: SNAPSHOT_DEVICES,
+        mem_backend: MemoryBackend { backend_type: "File", backend_path: SNAPSHOT_MEMORY },
+        resume_vm: false,
+        network_overrides: tap
+            .map(|tap| [NetworkOverride { iface_id: INTERFACE, host_dev_name: tap }]),
+    };
     Call::put("/snapshot/load", &load)
 }
 
@@ -240,13 +257,13 @@ fn drive_call(name: &'static str, drive: &Drive) -> Call {
 fn net_call(net: &Net) -> Call {
     let limiter = || Limiter::new(NET_BYTES, Some(NET_PACKETS));
     let config = NetConfig {
-        iface_id: "eth0",
+        iface_id: INTERFACE,
         host_dev_name: &net.tap,
         guest_mac: net.mac.to_string(),
         rx_rate_limiter: limiter(),
         tx_rate_limiter: limiter(),
     };
-    Call::put("/network-interfaces/eth0", &config)
+    Call::put(format!("/network-interfaces/{INTERFACE}"), &config)
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub enum NotAllowed {
         source: io::Error,
     },
     /// Others than root can change it.
-    #[error("{} or its directory can be changed by others than root", path.display())]
+    #[error("{} or a directory above it can be changed by others than root", path.display())]
     Writable {
         /// The program.
         path: PathBuf,
@@ -195,13 +195,16 @@ pub fn known_problem(version: &str) -> &'static str {
     }
 }
 
-/// A program that root runs must be root's, and need nothing but itself.
+/// A program that root runs must be root's, and so must be the whole way to it; and it needs
+/// nothing but itself. `path` has no links in it. In a directory like `/tmp` nobody can rename what
+/// is another's.
 fn check_file(path: &Path) -> Result<(), NotAllowed> {
+    const STICKY: u32 = 0o1000;
     let failed = |source| NotAllowed::Unreadable { path: path.to_owned(), source };
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    for place in [path, dir] {
+    for place in path.ancestors() {
         let meta = fs::metadata(place).map_err(failed)?;
-        if meta.uid() != 0 || meta.mode() & 0o022 != 0 {
+        let shared = meta.is_dir() && meta.mode() & STICKY != 0;
+        if meta.uid() != 0 || (meta.mode() & 0o022 != 0 && !shared) {
             return Err(NotAllowed::Writable { path: path.to_owned() });
         }
     }
@@ -300,8 +303,18 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
             assert!(matches!(check_file(&path), Err(NotAllowed::Dynamic { .. })));
         }
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(&path, 0o777);
         assert!(matches!(check_file(&path), Err(NotAllowed::Writable { .. })));
+        // Also through a directory further up.
+        let deep = dir.path().join("open/closed");
+        fs::create_dir_all(&deep).unwrap();
+        fs::copy("/proc/self/exe", deep.join("firecracker")).unwrap();
+        mode(&deep.join("firecracker"), 0o755);
+        mode(&dir.path().join("open"), 0o777);
+        assert!(matches!(check_file(&deep.join("firecracker")), Err(NotAllowed::Writable { .. })));
         assert_eq!(interpreter_free(b"#!/bin/sh\n"), None);
         assert_eq!(interpreter_free(b"\x7fELF\x02"), None);
     }

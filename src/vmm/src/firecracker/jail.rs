@@ -17,20 +17,26 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mvm_model::InstanceId;
+use mvm_model::failpoint::{self, Effect};
 use nix::fcntl::{FcntlArg, OFlag};
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, chown, mkfifo};
 
 use super::config;
 use crate::confine::Bind;
 use crate::files;
+use crate::process::{self, Handle, Waited};
 use crate::snapshot::{self, SnapshotFiles};
 use crate::spec::{Access, VmSpec};
 
 /// What the jailer calls the directory between base and jail: the program's name.
 const PROGRAM: &str = "firecracker";
+/// How long a killed VMM may take to be gone.
+const END: Duration = Duration::from_secs(5);
 /// No longer than a pid and a line end.
 const MAX_PID: u64 = 32;
 
@@ -62,6 +68,7 @@ impl Jail {
         let nonce = nonce().map_err(at("name a jail in", base))?;
         let jail = Self { id: format!("{}-{nonce:08x}", spec.instance), base: base.to_owned() };
         let root = jail.root();
+        failpoint::before(Effect::MakeJail).map_err(at("make", &root))?;
         make_dir(base, 0o700)?;
         make_dir(&base.join(PROGRAM), 0o700)?;
         fs::DirBuilder::new().mode(0o700).create(jail.dir()).map_err(at("make", &jail.dir()))?;
@@ -69,7 +76,9 @@ impl Jail {
         for dir in ["drives", "snapshot"] {
             make_dir(&root.join(dir), 0o755)?;
         }
-        jail.fill(spec).map(|binds| (jail, binds))
+        let binds = jail.fill(spec)?;
+        failpoint::after(Effect::MakeJail).map_err(at("make", &root))?;
+        Ok((jail, binds))
     }
 
     /// The directory that is the VM's root.
@@ -150,7 +159,8 @@ pub(crate) fn read_log(root: &Path) -> io::Result<OwnedFd> {
     Ok(reader.into())
 }
 
-/// Removes the jails an instance's dead VMs left below a base. None may live.
+/// Removes the jails an instance's VMs left below a base. A VMM that still lives in one has no
+/// record: its supervisor died before it wrote one. It is ended.
 ///
 /// # Errors
 /// When something stays.
@@ -158,6 +168,7 @@ pub fn remove_jails(base: &Path, instance: InstanceId) -> Result<(), JailError> 
     let prefix = format!("{instance}-");
     for entry in fs::read_dir(base.join(PROGRAM)).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            end_inhabitants(&entry.path()).map_err(at("end the VMM in", &entry.path()))?;
             remove(&entry.path())?;
         }
     }
@@ -169,10 +180,34 @@ pub(crate) fn remove_jail(root: &Path) -> Result<(), JailError> {
     root.parent().map_or(Ok(()), remove)
 }
 
+/// Ends whatever runs the program that was copied into a jail.
+fn end_inhabitants(jail: &Path) -> io::Result<()> {
+    let program = match fs::symlink_metadata(jail.join("root").join(PROGRAM)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        program => program?,
+    };
+    let lives_there = |pid: &u32| {
+        let runs = fs::metadata(format!("/proc/{pid}/exe"));
+        runs.is_ok_and(|runs| (runs.dev(), runs.ino()) == (program.dev(), program.ino()))
+    };
+    let all = fs::read_dir("/proc")?.flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for pid in pids.filter(lives_there) {
+        let Ok(process) = process::identify(pid) else { continue };
+        let Some(handle) = Handle::open(&process)? else { continue };
+        handle.signal(Signal::SIGKILL)?;
+        if handle.wait(END)? == Waited::StillRunning {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(())
+}
+
 fn remove(dir: &Path) -> Result<(), JailError> {
+    failpoint::before(Effect::RemoveJail).map_err(at("remove", dir))?;
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", dir)(error)),
-        _ => Ok(()),
+        _ => failpoint::after(Effect::RemoveJail).map_err(at("remove", dir)),
     }
 }
 
@@ -252,8 +287,8 @@ impl Shown {
     }
 
     fn link(root: &Path, files: &SnapshotFiles) -> io::Result<Self> {
-        let inside = [config::SNAPSHOT_MEMORY, config::SNAPSHOT_DEVICES];
-        let inside = inside.map(|path| root.join(path.trim_start_matches('/')));
+        let inside =
+            [config::SNAPSHOT_MEMORY, config::SNAPSHOT_DEVICES].map(|path| inside(root, path));
         for (from, to) in [&files.memory, &files.devices].into_iter().zip(&inside) {
             files::remove_if_there(to)?;
             fs::hard_link(from, to)?;
@@ -265,6 +300,28 @@ impl Shown {
     pub(crate) fn hide(self) -> io::Result<()> {
         self.inside.iter().try_for_each(|path| files::remove_if_there(path))
     }
+}
+
+/// Whether a snapshot of a jail's VM is being written, or was when its writer died: only while
+/// Firecracker writes them do the files belong to the VM.
+pub(crate) fn is_being_saved(root: &Path, uid: u32) -> bool {
+    let path = inside(root, config::SNAPSHOT_MEMORY);
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.uid() == uid)
+}
+
+/// Takes what a writer that died left out of the jail of a VM that goes on. Files the VM was
+/// loaded from stay.
+pub(crate) fn forget_saved(root: &Path, uid: u32) -> io::Result<()> {
+    if !is_being_saved(root, uid) {
+        return Ok(());
+    }
+    [config::SNAPSHOT_MEMORY, config::SNAPSHOT_DEVICES]
+        .iter()
+        .try_for_each(|path| files::remove_if_there(&inside(root, path)))
+}
+
+fn inside(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
 }
 
 /// Makes a snapshot's files root's again, readable to the group of the VM that may load them.

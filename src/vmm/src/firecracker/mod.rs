@@ -27,7 +27,9 @@ pub use jail::{JailError, remove_jails};
 use crate::process::Handle;
 use crate::snapshot::SnapshotFiles;
 use crate::supervisor::{JailRecord, RunningRecord};
-use crate::vmm::{RestoreError, RunState, SnapshotDone, SnapshotError, Vmm, VmmError};
+use crate::vmm::{
+    RestoreError, RunState, SnapshotDone, SnapshotError, Vmm, VmmError, transfer_deadline,
+};
 use api::{Api, Call};
 use jail::Shown;
 
@@ -52,7 +54,7 @@ const STATE: Duration = Duration::from_secs(45);
 pub struct Firecracker {
     api: Api,
     jail: JailRecord,
-    record: RunningRecord,
+    record: Box<RunningRecord>,
 }
 
 fn failed(doing: &'static str) -> impl Fn(FirecrackerError) -> VmmError {
@@ -79,7 +81,7 @@ impl Firecracker {
         let record = RunningRecord::load(run_dir).map_err(|error| unknown(Some(error)))?;
         let record = record.ok_or_else(|| unknown(None))?;
         let jail = record.jail.clone().ok_or_else(|| unknown(None))?;
-        Ok(Self { api: Api::of(jail.root.clone()), jail, record })
+        Ok(Self { api: Api::of(jail.root.clone()), jail, record: Box::new(record) })
     }
 
     async fn call(
@@ -88,7 +90,16 @@ impl Firecracker {
         call: &Call,
         limit: Duration,
     ) -> Result<(), VmmError> {
-        self.api.call(call, limit).await.map_err(failed(doing))
+        self.api.call(call, self.patience(limit)).await.map_err(failed(doing))
+    }
+
+    /// Whoever asked for a snapshot may be gone while it is still written, and until it is done
+    /// nothing else is answered.
+    fn patience(&self, limit: Duration) -> Duration {
+        match jail::is_being_saved(&self.jail.root, self.record.uid) {
+            true => limit + transfer_deadline(self.jail.mem_mib),
+            false => limit,
+        }
     }
 
     /// The two files, written and synced, whose jail links are gone again.
@@ -136,7 +147,7 @@ fn saving(error: io::Error) -> SnapshotError {
 
 impl Vmm for Firecracker {
     async fn status(&mut self) -> Result<RunState, VmmError> {
-        let info = self.api.info(SETTING).await.map_err(failed("ask"))?;
+        let info = self.api.info(self.patience(SETTING)).await.map_err(failed("ask"))?;
         Ok(run_state(&info.state))
     }
 
@@ -145,7 +156,11 @@ impl Vmm for Firecracker {
     }
 
     async fn resume(&mut self) -> Result<(), VmmError> {
-        self.call("resume", &config::resume(), STATE).await
+        self.call("resume", &config::resume(), STATE).await?;
+        if let Err(error) = jail::forget_saved(&self.jail.root, self.record.uid) {
+            tracing::warn!(jail = %self.jail.root.display(), %error, "half a snapshot stays");
+        }
+        Ok(())
     }
 
     async fn snapshot(
@@ -180,7 +195,7 @@ impl Vmm for Firecracker {
         }
         // They stay in the jail: the VM's memory is the file for as long as it lives.
         Shown::for_reading(&self.jail.root, files).map_err(RestoreError::File)?;
-        match self.api.call(&config::load_snapshot(), deadline).await {
+        match self.api.call(&config::load_snapshot(self.jail.tap.as_deref()), deadline).await {
             Ok(()) => {}
             Err(FirecrackerError::Refused { reason, .. }) => {
                 return Err(RestoreError::Refused(reason));
@@ -193,6 +208,7 @@ impl Vmm for Firecracker {
             Err(other) => return Err(RestoreError::Vmm(failed("restore")(other))),
         }
         contain::check_vm(self.record.process.pid, self.record.uid)
+            .await
             .map_err(|error| RestoreError::Refused(error.to_string()))
     }
 

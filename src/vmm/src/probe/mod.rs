@@ -82,6 +82,8 @@ pub struct Probe<'a> {
     pub scratch: &'a Path,
     /// How to start a confined VMM.
     pub trampoline: &'a Trampoline,
+    /// How long the guest may take from start to power-off: [`DEADLINE`], if nobody knows better.
+    pub deadline: Duration,
 }
 
 impl Probe<'_> {
@@ -133,7 +135,7 @@ impl Probe<'_> {
         let process = vm.process().clone();
         let run_dir = &launch.spec.run_dir;
         let mut ended = std::pin::pin!(Supervised::wait(vm));
-        while fair_time(&process, began.elapsed()) < DEADLINE {
+        while fair_time(&process, began.elapsed()) < self.deadline {
             let Ok(exit) = tokio::time::timeout(LOOK, &mut ended).await else { continue };
             return match exit {
                 Ok(exit) => judge(launch, run_dir, &exit.how, exit.last_log, began.elapsed()),
@@ -143,7 +145,7 @@ impl Probe<'_> {
         let killed = crate::process::kill(&process, DEADLINE).await;
         // Only the end of the process makes the log complete.
         let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
-        let seconds = DEADLINE.as_secs();
+        let seconds = self.deadline.as_secs();
         match killed {
             Ok(()) => Outcome::refused(format!(
                 "the guest did not come up within {seconds} s{}",

@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use mvm_model::failpoint::{self, Effect};
 use mvm_model::vm::{ProcessId, Vmm, VmmKind};
 use mvm_model::{Digest, InstanceId};
 use serde::{Deserialize, Serialize};
@@ -71,7 +72,7 @@ pub(super) async fn start(
         Start { launch, jailed, jail: &jail, fingerprint }.run(binds, trampoline, locks).await;
     if started.is_err() {
         // Its error is the one that matters; the next start removes what stays.
-        let _ = jail::remove_jail(&jail.root());
+        let _ = jail::remove_jails(&jailed.jails, spec.instance);
     }
     started
 }
@@ -153,6 +154,7 @@ impl Start<'_> {
         let mut command = Command::new(&trampoline.program);
         command.args(&trampoline.args).arg(plan).env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(console).stderr(log);
+        failpoint::before(Effect::StartVmm).map_err(|source| self.spawn_error(source))?;
         // Dropped here: the VMM's ends of its pipes are then its own alone.
         let child = tokio::process::Command::from(command).spawn();
         let mut child = child.map_err(|source| self.spawn_error(source))?;
@@ -178,6 +180,7 @@ impl Start<'_> {
             }
             tokio::time::sleep(LOOK).await;
         }
+        failpoint::after(Effect::StartVmm).map_err(|source| self.spawn_error(source))?;
         Ok(process)
     }
 
@@ -216,6 +219,7 @@ impl Start<'_> {
         if let Some(group) = self.jailed.placement.group(self.spec(), &self.jail.id) {
             contain::check_group(pid, &group)?;
         }
+        failpoint::before(Effect::SetUpVmm).map_err(StartError::Record)?;
         let ready = self.set_up();
         tokio::select! {
             biased;
@@ -228,8 +232,9 @@ impl Start<'_> {
                 Err(error) => return Err(supervised.explain(error).await),
             }
         }
+        failpoint::after(Effect::SetUpVmm).map_err(StartError::Record)?;
         match self.launch.mode {
-            StartMode::Boot => contain::check_vm(pid, self.spec().uid)?,
+            StartMode::Boot => contain::check_vm(pid, self.spec().uid).await?,
             StartMode::Restore => contain::check_process(pid, self.spec().uid)?,
         }
         Ok(())
@@ -272,8 +277,10 @@ impl Start<'_> {
             fingerprint: Some(self.fingerprint.clone()),
             jail: Some(self.record()),
         };
+        failpoint::before(Effect::RecordVmm)?;
         running.store(&spec.run_dir)?;
-        record::write_pid(&spec.run_dir.join(PID_FILE), process.pid)
+        record::write_pid(&spec.run_dir.join(PID_FILE), process.pid)?;
+        failpoint::after(Effect::RecordVmm)
     }
 
     fn record(&self) -> JailRecord {
@@ -282,6 +289,7 @@ impl Start<'_> {
             group: self.jailed.placement.leftover(&self.jail.id),
             unit: self.unit().is_some(),
             mem_mib: self.spec().mem_mib,
+            tap: self.spec().net.as_ref().map(|net| net.tap.clone()),
         }
     }
 

@@ -23,6 +23,7 @@ mod report;
 pub mod ring;
 mod takeover;
 mod watched;
+mod words;
 
 use std::ffi::OsString;
 use std::io;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use command_fds::CommandFdExt;
 use mvm_model::Digest;
+use mvm_model::failpoint::{self, Effect};
 use mvm_model::vm::{Accel, ProcessId, Vmm, VmmKind};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,8 @@ pub use jailed::Jailed;
 pub use record::{CONSOLE_LOG, ExitKind, ExitRecord, JailRecord, PID_FILE, RunningRecord, VMM_LOG};
 pub use report::{Failure, Report};
 pub use takeover::{TakeOverError, take_over};
+use words::last_lines_of;
+pub use words::{GuestEnd, keep_only_logs};
 
 use crate::confine::{Bind, Confinement, Device, Plan};
 use crate::firecracker::FirecrackerError;
@@ -54,10 +58,6 @@ use watched::Watched;
 
 /// How long a VMM may take until its monitor answers; milliseconds on an idle host.
 const READY: Duration = Duration::from_secs(15);
-/// Lines kept in records and errors.
-const LAST_LINES: usize = 20;
-/// Bytes searched for them.
-const TAIL: u64 = 8 << 10;
 /// `/dev/kvm`.
 const KVM: (u64, u64) = (10, 232);
 
@@ -262,6 +262,7 @@ fn spawn(
         .fd_mappings(opened.mappings)
         .map_err(|error| StartError::Pipe(io::Error::other(error)))?;
     let failed = |source| StartError::Spawn { program: trampoline.program.clone(), source };
+    failpoint::before(Effect::StartVmm).map_err(failed)?;
     // The command owns the child's descriptors; it is dropped here, so that they are the VMM's
     // alone and its pipes end with it.
     let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
@@ -338,7 +339,9 @@ impl Supervised {
             fingerprint: Some(fingerprint),
             jail: None,
         };
-        running.store(&self.run_dir)
+        failpoint::before(Effect::RecordVmm)?;
+        running.store(&self.run_dir)?;
+        failpoint::after(Effect::RecordVmm)
     }
 
     /// A monitor that greets is a VMM that accepted its whole command line.
@@ -414,6 +417,7 @@ impl Supervised {
             console_dropped: self.console.as_ref().map_or(0, Drain::dropped),
             last_log: self.last_lines(VMM_LOG),
             last_console: self.last_lines(CONSOLE_LOG),
+            guest: words::guest_end(&self.run_dir),
         };
         exit.store(&self.run_dir)?;
         if let Some(jail) = &self.jail {
@@ -429,11 +433,6 @@ pub fn clean(run_dir: &Path) {
     if let Ok(Some(RunningRecord { jail: Some(jail), .. })) = RunningRecord::load(run_dir) {
         jailed::clean(&jail);
     }
-}
-
-fn last_lines_of(run_dir: &Path, name: &str) -> Vec<String> {
-    let tail = ring::read(&run_dir.join(name), TAIL).unwrap_or_default();
-    crate::text::last_lines(&tail, LAST_LINES)
 }
 
 async fn settle(drain: &Option<Drain>) {

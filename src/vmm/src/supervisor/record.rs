@@ -12,6 +12,7 @@ use mvm_model::vm::{ProcessId, Vmm};
 use mvm_model::{Digest, InstanceId};
 use serde::{Deserialize, Serialize};
 
+use super::words::GuestEnd;
 use crate::spec::StartMode;
 
 /// Name of the serial console's log in the run directory.
@@ -76,6 +77,9 @@ pub struct JailRecord {
     pub unit: bool,
     /// Memory of its guest, MiB.
     pub mem_mib: u64,
+    /// The tap of its interface; `None` also in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<String>,
 }
 
 /// How a VMM process ended.
@@ -105,6 +109,9 @@ pub struct ExitRecord {
     pub last_log: Vec<String>,
     /// Last lines of the console, made printable.
     pub last_console: Vec<String>,
+    /// How its guest ended it, when its kernel said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestEnd>,
 }
 
 impl ExitRecord {

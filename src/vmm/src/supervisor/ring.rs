@@ -10,6 +10,16 @@ use std::path::{Path, PathBuf};
 /// Size of one segment, bytes: a log takes twice this at most.
 pub const SEGMENT: u64 = 256 << 10;
 
+/// The line where another VM of the same instance begins. A guest can print it too: then it hides
+/// its own words from its own record.
+const BEGIN: &str = "\n--- another VM of this instance begins here ---\n";
+
+/// What of a log the last VM that wrote it said.
+pub(crate) fn of_last(log: &[u8]) -> &[u8] {
+    let begin = log.windows(BEGIN.len()).rposition(|at| at == BEGIN.as_bytes());
+    begin.map_or(log, |at| &log[at + BEGIN.len()..])
+}
+
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -20,11 +30,19 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Starts a new segment; what an earlier run left becomes the older one.
+    /// Starts a new segment; what an earlier run left becomes the older one, and where this one
+    /// begins is said.
     pub(crate) fn create(path: PathBuf, segment: u64) -> io::Result<Self> {
-        shift(&path)?;
+        let follows = std::fs::metadata(&path).is_ok_and(|earlier| earlier.len() > 0);
+        if follows {
+            shift(&path)?;
+        }
         let file = create(&path)?;
-        Ok(Self { path, file, used: 0, segment })
+        let mut ring = Self { path, file, used: 0, segment };
+        if follows {
+            ring.write(BEGIN.as_bytes())?;
+        }
+        Ok(ring)
     }
 
     /// Goes on where somebody else stopped; begins when nobody did.
@@ -139,6 +157,9 @@ mod tests {
         assert_eq!(read(&path, 100).unwrap(), b"");
         Ring::create(path.clone(), 64).unwrap().write(b"first ").unwrap();
         Ring::create(path.clone(), 64).unwrap().write(b"second").unwrap();
-        assert_eq!(read(&path, 100).unwrap(), b"first second");
+        let all = read(&path, 100).unwrap();
+        assert_eq!(all, [&b"first "[..], BEGIN.as_bytes(), b"second"].concat());
+        assert_eq!(of_last(&all), b"second");
+        assert_eq!(of_last(b"first"), b"first");
     }
 }

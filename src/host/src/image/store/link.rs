@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use mvm_model::Digest;
+use mvm_model::failpoint::{self, Effect};
 
 use super::file::{exchange, seal, sync_dir};
 use super::{MANIFEST, Revision, Store};
@@ -30,6 +31,7 @@ impl Store {
         if same(&revision, &place) {
             return Revision::open(&place, digest);
         }
+        failpoint::before(Effect::LinkImage).map_err(io("create", &place))?;
         let temp = tempfile::Builder::new().prefix(".link-").tempdir_in(&shelf);
         let temp = temp.map_err(io("create", &shelf))?;
         for name in names(&revision) {
@@ -43,6 +45,7 @@ impl Store {
             Err(_) => fs::rename(temp.path(), &place).map_err(io("create", &place))?,
         }
         sync_dir(&shelf)?;
+        failpoint::after(Effect::LinkImage).map_err(io("create", &place))?;
         Revision::open(&place, digest)
     }
 }
@@ -62,6 +65,7 @@ pub(super) fn set_current(pool: &Path, digest: &Digest) -> Result<(), ImageError
     if fs::read_link(&current).is_ok_and(|now| now == target) {
         return Ok(());
     }
+    failpoint::before(Effect::PointImage).map_err(io("create", &current))?;
     match fs::remove_file(&temp) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(io("remove", &temp)(error));
@@ -69,7 +73,8 @@ pub(super) fn set_current(pool: &Path, digest: &Digest) -> Result<(), ImageError
         _ => symlink(&target, &temp).map_err(io("create", &temp))?,
     }
     fs::rename(&temp, &current).map_err(io("create", &current))?;
-    sync_dir(&artifacts)
+    sync_dir(&artifacts)?;
+    failpoint::after(Effect::PointImage).map_err(io("create", &current))
 }
 
 fn names(revision: &Revision) -> impl Iterator<Item = &str> {

@@ -33,6 +33,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mvm_model::NetId;
+use mvm_model::failpoint::{self, Effect};
 
 use super::error::NetError;
 use super::lock;
@@ -199,9 +200,10 @@ impl Resolver {
     }
 
     fn told(&self, request: &Request, fds: &[OwnedFd]) -> io::Result<Reply> {
+        failpoint::before(Effect::TellResolver)?;
         match call(&self.stream, request, fds)? {
             Reply::Refused { reason } => Err(io::Error::other(reason)),
-            reply => Ok(reply),
+            reply => failpoint::after(Effect::TellResolver).map(|()| reply),
         }
     }
 }
@@ -215,6 +217,7 @@ fn call(stream: &UnixStream, request: &Request, fds: &[OwnedFd]) -> io::Result<R
 /// Starts a resolver in place of whatever was there, and waits until it answers.
 fn start(dir: &Path, launcher: &Launcher) -> Result<Resolver, NetError> {
     replace_old(dir)?;
+    failpoint::before(Effect::StartResolver)?;
     let mut child = spawn(dir, launcher).map_err(failed("start"))?;
     let deadline = Instant::now() + PATIENCE;
     let outcome = loop {
@@ -230,7 +233,9 @@ fn start(dir: &Path, launcher: &Launcher) -> Result<Resolver, NetError> {
     }
     // Only reaps it, should we outlive it.
     std::thread::spawn(move || child.wait());
-    outcome.map_err(|error| failed("start")(with_last_words(dir, &error)))
+    let resolver = outcome.map_err(|error| failed("start")(with_last_words(dir, &error)))?;
+    failpoint::after(Effect::StartResolver)?;
+    Ok(resolver)
 }
 
 fn with_last_words(dir: &Path, error: &io::Error) -> io::Error {

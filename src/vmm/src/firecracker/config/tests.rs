@@ -59,10 +59,19 @@ fn everything_a_guest_can_flood_has_a_limit() {
 
 #[test]
 fn a_snapshot_is_loaded_without_resuming() {
-    let load = load_snapshot();
+    let load = load_snapshot(None);
     assert_eq!(load.body["resume_vm"], false);
     assert_eq!(load.body["mem_backend"]["backend_type"], "File");
     assert_eq!(load.body["snapshot_path"], create_snapshot().body["snapshot_path"]);
+    assert!(load.body.get("network_overrides").is_none());
+}
+
+#[test]
+fn a_snapshot_gets_the_tap_its_vm_has_now() {
+    let load = load_snapshot(Some("tn9i4"));
+    let device = serde_json::json!([{ "iface_id": "eth0", "host_dev_name": "tn9i4" }]);
+    assert_eq!(load.body["network_overrides"], device);
+    assert!(machine(&example()).iter().any(|call| call.path == "/network-interfaces/eth0"));
 }
 
 #[test]

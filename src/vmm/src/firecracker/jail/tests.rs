@@ -91,11 +91,35 @@ fn a_snapshot_needs_empty_files_and_all_the_room_it_will_take() {
     let shown = Shown::for_writing(&root, &files, (7, 7), 1 << 20).unwrap();
     assert_eq!(fs::metadata(root.join("snapshot/memory")).unwrap().len(), 1 << 20);
     assert!(fs::metadata(&files.memory).unwrap().blocks() * 512 >= 1 << 20);
+    assert!(is_being_saved(&root, 7));
     shown.hide().unwrap();
+    assert!(!is_being_saved(&root, 7));
     assert!(!root.join("snapshot/memory").exists() && files.memory.exists());
     take_back(&files, 7).unwrap();
     let meta = fs::metadata(&files.memory).unwrap();
     assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (0, 7, 0o440));
     let again = Shown::for_writing(&root, &files, (7, 7), 1 << 20);
     assert!(again.is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists));
+}
+
+#[test]
+fn half_a_snapshot_is_forgotten_and_a_loaded_one_stays() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (root, store) = (dir.path().join("root"), dir.path().join("store"));
+    fs::create_dir_all(root.join("snapshot")).unwrap();
+    fs::create_dir(&store).unwrap();
+    let files = SnapshotFiles::in_dir(&store);
+    // Its writer dies here.
+    drop(Shown::for_writing(&root, &files, (7, 7), 4096).unwrap());
+    assert!(is_being_saved(&root, 7) && !is_being_saved(&root, 8));
+    forget_saved(&root, 7).unwrap();
+    assert!(!root.join("snapshot/memory").exists() && !root.join("snapshot/devices").exists());
+    take_back(&files, 7).unwrap();
+    drop(Shown::for_reading(&root, &files).unwrap());
+    assert!(!is_being_saved(&root, 7));
+    forget_saved(&root, 7).unwrap();
+    assert!(root.join("snapshot/memory").exists());
 }
