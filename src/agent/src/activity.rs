@@ -3,8 +3,8 @@
 //! The agent samples what each running VM used (CPU time of its VMM, packets through its tap)
 //! whenever it looks at the host, and compares with the sample before. A VM was idle in between
 //! when it used less than 5 % of one CPU and exchanged less than one packet a second, and nobody
-//! opened a shell, command, copy or port to it. It is idle since the first of the idle samples
-//! that follow one another.
+//! had a shell, command, copy or port open in it ([`visit`](crate::visit)). It is idle since the
+//! first of the idle samples that follow one another.
 //!
 //! What this cannot see: a guest that waits for a slow answer looks idle, one whose clock ticks a
 //! lot looks busy. Both are why pools say themselves when idleness counts (`idle`), and why
@@ -16,7 +16,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
 
 use mvm_host::file;
 use mvm_model::InstanceId;
@@ -45,6 +44,9 @@ pub(crate) struct Sample {
     /// When somebody last opened something in its guest.
     #[serde(default)]
     opened: Option<Millis>,
+    /// Somebody has something open in its guest.
+    #[serde(default)]
+    visited: bool,
     /// Since when it is idle; `None` while it works.
     idle_since: Option<Millis>,
 }
@@ -55,13 +57,13 @@ fn compare(before: Option<&Sample>, fresh: Sample) -> Sample {
     // One from the future was taken before the clock was set back: it says nothing.
     let Some(before) = same.filter(|before| before.at <= fresh.at) else { return fresh };
     let passed = fresh.at - before.at;
-    let opened = fresh.opened > before.opened;
-    if passed < LEAST && !opened {
+    let visited = fresh.visited || fresh.opened > before.opened;
+    if passed < LEAST && !visited {
         return before.clone();
     }
     let cpu = fresh.cpu_ms.saturating_sub(before.cpu_ms);
     let packets = fresh.packets.saturating_sub(before.packets);
-    let busy = cpu * 100 > passed * CPU_PERCENT || packets * 1000 > passed * PACKETS || opened;
+    let busy = cpu * 100 > passed * CPU_PERCENT || packets * 1000 > passed * PACKETS || visited;
     let idle_since = if busy { None } else { before.idle_since.or(Some(before.at)) };
     Sample { idle_since, ..fresh }
 }
@@ -87,7 +89,8 @@ impl Activity {
             at: now,
             cpu_ms: cpu_ms(process.pid)?,
             packets: link_counter(&tap, "rx_packets") + link_counter(&tap, "tx_packets"),
-            opened: service.opened(record),
+            opened: service.last_visited(record),
+            visited: service.is_visited(record),
             process,
             idle_since: None,
         };
@@ -119,20 +122,6 @@ impl Service {
             tracing::warn!(%error, "samples of activity are not kept");
         }
     }
-
-    /// Notes that somebody opens a shell, command, copy or port in a guest: it is not idle.
-    pub(crate) fn note_opened(&self, record: &InstanceRecord) {
-        let mark = self.dirs.vm(record.instance_id).join("opened");
-        if let Err(error) = fs::write(&mark, b"") {
-            tracing::debug!(%error, "an opened session is not noted");
-        }
-    }
-
-    fn opened(&self, record: &InstanceRecord) -> Option<Millis> {
-        let mark = fs::metadata(self.dirs.vm(record.instance_id).join("opened")).ok()?;
-        let since = mark.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-        Some(since.as_millis() as Millis)
-    }
 }
 
 #[cfg(test)]
@@ -141,7 +130,15 @@ mod tests {
 
     fn at(seconds: u64, cpu_ms: u64, packets: u64) -> Sample {
         let process = ProcessId { pid: 7, start_ticks: 1, boot_id: "b".into() };
-        Sample { at: seconds * 1000, process, cpu_ms, packets, opened: None, idle_since: None }
+        Sample {
+            at: seconds * 1000,
+            process,
+            cpu_ms,
+            packets,
+            opened: None,
+            visited: false,
+            idle_since: None,
+        }
     }
 
     fn idle(samples: impl IntoIterator<Item = Sample>) -> Option<u64> {
@@ -167,6 +164,13 @@ mod tests {
         assert_eq!(then(at(160, 2000, 0)), None);
         assert_eq!(then(at(160, 0, 31)), None);
         assert_eq!(then(Sample { opened: Some(1), ..at(131, 0, 0) }), None);
+    }
+
+    #[test]
+    fn an_open_visit_is_activity_for_as_long_as_it_lasts() {
+        let visited = |seconds| Sample { visited: true, ..at(seconds, 0, 0) };
+        assert_eq!(idle([at(100, 0, 0), visited(130), visited(160), visited(3600)]), None);
+        assert_eq!(idle([visited(100), visited(3600), at(3630, 0, 0)]), Some(3_600_000));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use mvm_host::file::{self, FileError};
 use mvm_host::lock::Lock;
+use mvm_model::failpoint::{self, Effect};
 use mvm_model::{Digest, TenantName};
 
 pub use mvm_api::event::{Event, Outcome, Verified};
@@ -169,11 +170,13 @@ impl Writer<'_> {
         let path = self.log.file();
         let is_new = !path.exists();
         let mut log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+        failpoint::before(Effect::WriteAudit)?;
         log.write_all(format!("{line}\n").as_bytes())?;
         log.sync_all()?;
         if is_new {
             file::sync_dir(&self.log.dir).map_err(io::Error::other)?;
         }
+        failpoint::after(Effect::WriteAudit)?;
         self.end = End { seq: event.seq, digest: Digest::of(line.as_bytes()).to_string() };
         Ok(())
     }
@@ -310,11 +313,15 @@ impl Service {
 
     /// Who we are for the audit log: the command, and the person behind sudo.
     fn by(&self) -> String {
+        format!("{} ({})", self.who, self.asking())
+    }
+
+    /// The person who asks, also one behind sudo.
+    pub(crate) fn asking(&self) -> String {
         let caller = || {
             std::env::var("SUDO_USER").unwrap_or_else(|_| format!("uid {}", nix::unistd::getuid()))
         };
-        let user = self.person.clone().unwrap_or_else(caller);
-        format!("{} ({user})", self.who)
+        self.person.clone().unwrap_or_else(caller)
     }
 }
 

@@ -7,6 +7,7 @@
 //!   tenants/<t>/pools/<p>/instances/<i>/{instance.json,data.img,config.img,snapshots/<n>/…}
 //!   artifacts-cache/   image revisions and downloaded packages, shared by all pools
 //!   jails/firecracker/<i>-<nonce>/root/   the roots of VMs that run   bin/  installed VMMs
+//!   quarantine/<date>/ what 'doctor --repair' moved aside, with a note each
 //! /run/mvm/      vm/<i>/{shim, sockets, console}  secrets/<i>.img  dns.sock  probe.json
 //! /etc/mvm/      configuration and keys
 //! ```

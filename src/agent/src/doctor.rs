@@ -2,21 +2,26 @@
 //!
 //! ```text
 //! machine.rs   the machine: CPUs, capabilities, programs, limits, clock, swap
+//! host.rs      its posture towards tenants: what leaks, who may change what
 //! vmm.rs       Firecracker: version, build, limits
 //! keeping.rs   what is kept: disk, encryption, records, key, garbage
-//! here         what acts: accelerators, network, agent, VMs of nobody
+//! strays.rs    what is here without a reason, and what was put aside
+//! here         what acts: accelerators, network, agent
 //! ```
 //!
-//! Reads only. The same checks decide `bootstrap --production`, where every one marked
+//! Reads only; what is stray is taken away by [`crate::stray`]. The same checks decide `bootstrap --production`, where every one marked
 //! mandatory must pass.
 
+mod host;
 mod keeping;
 mod machine;
+mod strays;
 mod vmm;
 
 use mvm_api::wire::SOCKET;
 use mvm_model::vm::{Accel, VmmKind};
 
+pub use host::Waiver;
 pub use mvm_api::node::{Check, Health};
 
 use crate::disk::aside;
@@ -43,9 +48,9 @@ impl Service {
         }
         checks.push(self.agent_word().await);
         checks.push(self.supervisors());
-        checks.extend(self.stray_vms());
+        checks.extend(self.stray_checks().await);
         checks.extend(self.network_findings().await);
-        checks
+        self.posture(checks)
     }
 
     fn programs(&self) -> Check {
@@ -94,16 +99,6 @@ impl Service {
         };
         Check::new("supervisors", when(alone.is_empty(), Health::Warning), found)
             .remedy("the next command that needs the guest starts another, and so does the agent: 'mvm instance stats' does")
-    }
-
-    /// VMs no record leads to: somebody removed or restored the state beside them.
-    fn stray_vms(&self) -> Vec<Check> {
-        let stray = self.stray_garbage().into_iter();
-        let check = |kept: crate::gc::Kept| {
-            let found = format!("{}: {}", kept.path.display(), kept.why);
-            Check::new("stray VM", Health::Warning, found).remedy("end it, then: mvm node gc")
-        };
-        stray.map(check).collect()
     }
 
     async fn network_findings(&self) -> Vec<Check> {

@@ -1,7 +1,8 @@
 //! What the executor calls on a real host: the service and its instance drivers.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use mvm_model::desired::{InstanceSpec, PoolSpec, TenantSpec};
 use mvm_model::id::{InstancePath, PoolPath};
@@ -24,6 +25,9 @@ use crate::records::Problem;
 use crate::service::{Service, now};
 use crate::tenant::net_of;
 
+/// How often is looked whether what drains is still visited.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
+
 /// The real host.
 pub(crate) struct Real {
     pub(crate) service: Service,
@@ -33,12 +37,37 @@ pub(crate) struct Real {
     nets: Mutex<Option<Nets>>,
     /// What could not be read when the host was last looked at.
     pub(crate) problems: Mutex<Vec<Problem>>,
+    /// When the host was last looked at: from then on what goes down drains.
+    looked: Mutex<Instant>,
 }
 
 impl Real {
     pub(crate) fn new(service: Service, progress: SharedSink, cancel: Arc<AtomicBool>) -> Self {
         let (nets, problems) = (Mutex::new(None), Mutex::new(Vec::new()));
-        Self { service, progress, cancel, nets, problems }
+        let looked = Mutex::new(Instant::now());
+        Self { service, progress, cancel, nets, problems, looked }
+    }
+
+    /// Lets what people have open in an instance's guest end before a plan takes it down: for as
+    /// long as its pool says, counted from the plan, so that many drain in the time of one.
+    /// Somebody came to what was to be parked as idle: then it is not.
+    async fn drain(&self, instance: &InstancePath, parked: Parked) -> Result<()> {
+        let record = self.service.instance(instance)?;
+        let policy = self.service.pool(&record.pool_path())?.runtime_policy;
+        let deadline =
+            *self.looked.lock().await + Duration::from_secs(policy.drain_timeout_seconds);
+        while self.service.is_visited(&record) {
+            if parked == Parked::Idle {
+                let text = format!("somebody has something open in {instance} now");
+                return Err(Error::new(Kind::Busy, instance, text)
+                    .hint("it is parked when it is idle again"));
+            }
+            if Instant::now() >= deadline || self.cancel.load(Ordering::SeqCst) {
+                break;
+            }
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+        Ok(())
     }
 
     async fn nets(&self) -> Result<Nets> {
@@ -73,6 +102,7 @@ impl Facilities for Real {
 
     async fn observe(&self) -> Result<Observed> {
         // The kernel lists the rules while the records are read.
+        *self.looked.lock().await = Instant::now();
         let (nets, sight) = tokio::join!(self.nets(), async { self.service.look(now()) });
         let sight = sight.with(&nets?);
         *self.problems.lock().await = sight.problems;
@@ -91,8 +121,15 @@ impl Facilities for Real {
         if verb == Verb::Destroy {
             return self.service.remove_instance(instance).await;
         }
+        if matches!(verb, Verb::Stop | Verb::Sleep | Verb::Warm) {
+            self.drain(instance, parked).await?;
+        }
         let asker = Asker::Plan(parked);
-        self.service.change_for(asker, instance, verb, &self.cancel).await.map(drop)
+        match self.service.change_for(asker, instance, verb, &self.cancel).await {
+            // Somebody was quicker: what is gone is off.
+            Err(error) if error.kind == Kind::NotFound && verb == Verb::Stop => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     async fn create(
@@ -109,9 +146,9 @@ impl Facilities for Real {
             InstanceSpec { offset: Some(offset), ..known }
         });
         let draft = named.as_ref().map_or(Draft::Unnamed(Some(offset)), Draft::Named);
-        let result = self.service.create_drafted(pool, draft).await.map(drop);
-        self.service.audit(&pool.tenant, pool, "instance.create", &result).await;
-        result
+        let result = self.service.create_drafted(pool, draft).await;
+        self.service.audit_created(pool, &result).await;
+        result.map(drop)
     }
 
     async fn orphan_tenant(&self, tenant: &TenantName) -> Result<()> {

@@ -28,6 +28,8 @@ use serde::{Deserialize, Serialize};
 
 pub use mvm_api::node::{Collection, Garbage, Kept, Mode, Waste};
 
+pub(crate) use find::{litter, needed_generation};
+
 use crate::build::SharedSink;
 use crate::disk::aside;
 use crate::error::{About, Error, Kind, Result};
@@ -49,11 +51,6 @@ impl Service {
     /// When the image store cannot be read.
     pub fn find_garbage(&self) -> Result<Vec<Garbage>> {
         Ok(find::Search::of(self)?.garbage)
-    }
-
-    /// What looks like garbage of a VM and stays, because that VM still runs.
-    pub(crate) fn stray_garbage(&self) -> Vec<Kept> {
-        find::Search::runtime_of(self).kept
     }
 
     /// Removes what nothing needs.

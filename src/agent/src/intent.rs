@@ -9,28 +9,27 @@
 //!
 //! A refused object never blocks another. Nothing is started or stopped here.
 
+mod making;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-pub use mvm_api::agent::Refused;
+pub use mvm_api::agent::{DocumentForm, Refused};
 use mvm_host::lock::Lock;
-use mvm_model::desired::{self, DesiredState, InstanceSpec, Reader, TenantSpec, Unreadable};
-use mvm_model::id::{InstancePath, InstanceRef, PoolPath};
+use mvm_model::TenantName;
+use mvm_model::desired::{self, DesiredState, Problems, Reader, TenantSpec, Unreadable};
+use mvm_model::id::PoolPath;
 use mvm_model::image::{FlakeRef, ImageSource};
-use mvm_model::intent::{self, Change, Declaration, Object, Refusal, Source};
+use mvm_model::intent::{self, Declaration, Intent, Source};
 use mvm_model::record::ManagedBy;
-use mvm_model::{InstanceName, TenantName};
+use mvm_plan::place;
 use serde::{Deserialize, Serialize};
 
-use crate::driver::PATIENCE;
 use crate::error::{About, Error, Kind, Result};
-use crate::ledger::Verdict;
-use crate::ownership::refused;
-use crate::pool::Draft;
+use crate::ledger::{Entry, Verdict};
 use crate::service::Service;
-use crate::tenant::NewTenant;
-use crate::update::Consent;
+use making::Making;
 
 /// How long one document waits until another is applied.
 const TURN: Duration = Duration::from_secs(10);
@@ -40,7 +39,8 @@ const TURN: Duration = Duration::from_secs(10);
 pub enum Repeat {
     /// A person asks for it.
     Always,
-    /// The loop found it in the file it watches: what people changed since stays.
+    /// The loop found it in the file it watches: what people changed since stays. Only what
+    /// could not be made when it was applied is tried again.
     OnlyNew,
 }
 
@@ -57,6 +57,8 @@ pub struct Applied {
     pub refused: Vec<Refused>,
     /// Tenants of which nothing was applied, because they may be others of the same name.
     pub strangers: Vec<TenantName>,
+    /// The objects that could not be made for now: the loop tries them again.
+    pub pending: BTreeSet<String>,
 }
 
 impl From<&Error> for Refused {
@@ -66,11 +68,20 @@ impl From<&Error> for Refused {
     }
 }
 
-/// Reads a person's desired state.
+/// A document that was read: what it asks for, and how far it speaks for what it does not name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Document {
+    /// One node's desired state: a person's, who owns what it names (`local`).
+    State(DesiredState),
+    /// A whole Intent, as `lib.fleet` makes it: Nix owns what it names (`nix`).
+    Intent(Intent),
+}
+
+/// Reads a document from its file.
 ///
 /// # Errors
 /// [`Kind::NotFound`] without a file, [`Kind::Invalid`] for everything wrong with it.
-pub fn read_file(path: &Path) -> Result<DesiredState> {
+pub fn read_file(path: &Path, form: DocumentForm) -> Result<Document> {
     let name = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| {
         let kind = match error.kind() {
@@ -78,12 +89,27 @@ pub fn read_file(path: &Path) -> Result<DesiredState> {
             std::io::ErrorKind::InvalidData => Kind::Invalid,
             _ => Kind::Failed,
         };
-        Error::new(kind, &name, "cannot read the desired state")
-            .because(error)
-            .hint("'mvm agent desired --file F' writes the present one")
+        let (what, hint) = match form {
+            DocumentForm::DesiredState => {
+                ("the desired state", "'mvm agent desired --file F' writes the present one")
+            }
+            DocumentForm::Intent => ("the intent", "'nix eval --json' of a lib.fleet writes one"),
+        };
+        Error::new(kind, &name, format!("cannot read {what}")).because(error).hint(hint)
     })?;
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    parse(&text, &path.display().to_string())
+    parse_document(&text, &path.display().to_string(), form)
+}
+
+/// Reads a document from its text; for `name` see [`parse`].
+///
+/// # Errors
+/// [`Kind::Invalid`], with every problem.
+pub fn parse_document(text: &str, name: &str, form: DocumentForm) -> Result<Document> {
+    match form {
+        DocumentForm::DesiredState => parse(text, name).map(Document::State),
+        DocumentForm::Intent => parse_intent(text, name).map(Document::Intent),
+    }
 }
 
 /// Reads a person's desired state from its text; `name` stands for it in errors. Where that is
@@ -92,19 +118,35 @@ pub fn read_file(path: &Path) -> Result<DesiredState> {
 /// # Errors
 /// [`Kind::Invalid`], with every problem.
 pub fn parse(text: &str, name: &str) -> Result<DesiredState> {
-    let unreadable =
-        |error: Unreadable| Error::new(Kind::Invalid, name, error.to_string()).hint(error.hint());
-    let document = desired::read(text, Reader::Strict).map_err(unreadable)?;
-    let mut state = document.whole().map_err(|problems| {
-        let hint = problems.0.first().map(|first| first.hint.clone()).unwrap_or_default();
-        let count = match problems.0.len() {
-            1 => String::new(),
-            several => format!("{several} problems, nothing was changed:\n"),
-        };
-        Error::new(Kind::Invalid, name, format!("{count}{problems}")).hint(hint)
-    })?;
+    let document = desired::read(text, Reader::Strict).map_err(|error| unreadable(error, name))?;
+    let mut state = document.whole().map_err(|problems| bad(&problems, name))?;
+    settle_flakes(&mut state.tenants, name)?;
+    Ok(state)
+}
+
+fn parse_intent(text: &str, name: &str) -> Result<Intent> {
+    let document = intent::read(text, Reader::Strict).map_err(|error| unreadable(error, name))?;
+    let mut intent = document.whole().map_err(|problems| bad(&problems, name))?;
+    settle_flakes(&mut intent.tenants, name)?;
+    Ok(intent)
+}
+
+fn unreadable(error: Unreadable, name: &str) -> Error {
+    Error::new(Kind::Invalid, name, error.to_string()).hint(error.hint())
+}
+
+fn bad(problems: &Problems, name: &str) -> Error {
+    let hint = problems.0.first().map(|first| first.hint.clone()).unwrap_or_default();
+    let count = match problems.0.len() {
+        1 => String::new(),
+        several => format!("{several} problems, nothing was changed:\n"),
+    };
+    Error::new(Kind::Invalid, name, format!("{count}{problems}")).hint(hint)
+}
+
+fn settle_flakes(tenants: &mut [TenantSpec], name: &str) -> Result<()> {
     let base = Path::new(name).parent().filter(|base| base.is_absolute());
-    for tenant in &mut state.tenants {
+    for tenant in tenants {
         for pool in &mut tenant.pools {
             let path = format!("{}/{}", tenant.tenant_id, pool.pool_id);
             if let ImageSource::Flake { reference, .. } = &mut pool.image {
@@ -112,7 +154,7 @@ pub fn parse(text: &str, name: &str) -> Result<DesiredState> {
             }
         }
     }
-    Ok(state)
+    Ok(())
 }
 
 /// A flake that means the same whatever the working directory.
@@ -149,29 +191,40 @@ impl Service {
                 .hint(stale.hint())
         })?;
         let (entry, fresh) = match verdict {
-            Verdict::Same(entry) if repeat == Repeat::OnlyNew => {
-                return Ok(Applied { generation: entry.generation, ..Applied::default() });
-            }
             Verdict::Same(entry) => (entry, false),
             Verdict::New(entry) => (entry, true),
         };
-        let declared = Declaration::of_document(state.clone());
-        let applied = self.apply(declared, source).await;
         let generation = entry.generation;
-        if fresh {
-            self.enter(ledger, writer, entry)?;
+        let only = (!fresh && repeat == Repeat::OnlyNew).then(|| entry.pending.clone());
+        if only.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Ok(Applied { generation, ..Applied::default() });
+        }
+        let declared = Declaration::of_document(state.clone());
+        let applied = self.apply(declared, source, only).await;
+        if fresh || entry.pending != applied.pending {
+            let pending = applied.pending.clone();
+            self.enter(ledger, writer, Entry { pending, ..entry })?;
         }
         Ok(Applied { generation, fresh, ..applied })
     }
 
     /// Applies a complete declaration, as Nix makes it: what its owner declared before and no
-    /// longer names is orphaned.
+    /// longer names is orphaned. It changes nothing people can change, so it needs no ledger.
     ///
     /// # Errors
-    /// When another one is being applied. What could not be changed is in the answer.
-    pub async fn apply_complete(&self, intent: intent::Intent, source: Source) -> Result<Applied> {
+    /// [`Kind::Refused`] when it is for other hosts, or another one is being applied. What could
+    /// not be changed is in the answer.
+    pub async fn apply_complete(&self, intent: Intent, source: Source) -> Result<Applied> {
+        self.refuse_other_hosts(&intent)?;
         let _turn = self.take_turn().await?;
-        Ok(self.apply(Declaration::complete(intent), source).await)
+        Ok(self.apply(Declaration::complete(intent), source, None).await)
+    }
+
+    fn refuse_other_hosts(&self, intent: &Intent) -> Result<()> {
+        let placed = place::one(intent, &self.node_id()?);
+        placed.map(drop).map_err(|error| {
+            Error::new(Kind::Refused, "hosts", error.to_string()).hint(error.hint())
+        })
     }
 
     async fn take_turn(&self) -> Result<Lock> {
@@ -191,14 +244,19 @@ impl Service {
         }
     }
 
-    async fn apply(&self, mut declared: Declaration, source: Source) -> Applied {
+    async fn apply(
+        &self,
+        mut declared: Declaration,
+        source: Source,
+        only: Option<BTreeSet<String>>,
+    ) -> Applied {
         for tenant in &mut declared.tenants {
             // Which secrets there are is never a file's to say.
             tenant.secrets_hash = None;
         }
         let merge = intent::merge(&self.intent(), &declared, source);
-        let mut making =
-            Making { service: self, applied: Applied::default(), failed: BTreeSet::new() };
+        let (applied, failed) = (Applied::default(), BTreeSet::new());
+        let mut making = Making { service: self, applied, only, failed };
         making.refuse(&merge.refusals);
         for change in &merge.changes {
             making.change(change).await;
@@ -213,129 +271,6 @@ fn writer(owner: ManagedBy) -> &'static str {
         ManagedBy::Local => "local",
         ManagedBy::Nix => "nix",
         ManagedBy::Coordinator => "coordinator",
-    }
-}
-
-/// Changes while they are made.
-struct Making<'a> {
-    service: &'a Service,
-    applied: Applied,
-    /// Tenants and pools that could not be made: what is in them is not tried.
-    failed: BTreeSet<Object>,
-}
-
-impl Making<'_> {
-    fn refuse(&mut self, refusals: &[Refusal]) {
-        for refusal in refusals {
-            if let (Object::Tenant(tenant), intent::Why::ForLife { .. }) =
-                (&refusal.object, &refusal.why)
-            {
-                self.applied.strangers.push(tenant.clone());
-            }
-            self.applied.refused.push((&refused(refusal)).into());
-        }
-    }
-
-    async fn change(&mut self, change: &Change) {
-        let (object, event) = about(change);
-        if parents(&object).iter().any(|parent| self.failed.contains(parent)) {
-            return;
-        }
-        let result = self.make(change).await;
-        let tenant = tenant_of(&object);
-        self.service.audit(tenant, object.path(), event, &result).await;
-        match result {
-            Ok(()) => self.applied.changes.push(change.to_string()),
-            Err(error) => {
-                self.applied.refused.push((&error).into());
-                self.failed.insert(object);
-            }
-        }
-    }
-
-    async fn make(&self, change: &Change) -> Result<()> {
-        let service = self.service;
-        match change {
-            Change::AddTenant(spec) => self.add_tenant(spec).await,
-            Change::UpdateTenant(spec) => service
-                .edit_tenant(&spec.tenant_id, Consent::Given, |present| *present = spec.clone())
-                .await
-                .map(drop),
-            Change::OrphanTenant(name) => service.orphan_tenant(name).await,
-            Change::AddPool(tenant, spec) => {
-                let path = PoolPath { tenant: tenant.clone(), pool: spec.pool_id.clone() };
-                service.create_pool_of(&path, spec.clone(), Default::default()).await.map(drop)
-            }
-            Change::UpdatePool(tenant, spec) => {
-                let path = PoolPath { tenant: tenant.clone(), pool: spec.pool_id.clone() };
-                self.update_pool(&path, spec).await
-            }
-            Change::OrphanPool(path) => service.orphan_pool(path).await,
-            Change::AddInstance(pool, spec) => self.add_instance(pool, spec).await,
-            Change::UpdateInstance(pool, spec) => self.update_instance(pool, spec).await,
-            Change::OrphanInstance(pool, name) => {
-                let path = named(pool, name);
-                let orphan =
-                    |record: &mut mvm_model::record::InstanceRecord| record.orphaned = true;
-                service.edit_instance(&path, PATIENCE, orphan).await.map(drop)
-            }
-        }
-    }
-
-    async fn add_tenant(&self, spec: &TenantSpec) -> Result<()> {
-        let new = NewTenant {
-            net_id: Some(spec.network.tenant_net_id),
-            subnet: Some(spec.network.ipv4_subnet),
-            quotas: spec.quotas,
-            egress: spec.egress.clone(),
-            ..NewTenant::named(spec.tenant_id.clone())
-        };
-        let rest = |record: &mut mvm_model::record::TenantRecord| {
-            record.managed_by = spec.managed_by;
-            record.address_range = spec.network.address_range;
-            (record.pinned, record.orphaned) = (spec.pinned, spec.orphaned);
-        };
-        self.service.create_tenant_with(new, rest).await.map(drop)
-    }
-
-    async fn update_pool(&self, path: &PoolPath, spec: &desired::PoolSpec) -> Result<()> {
-        let service = self.service;
-        let before = service.pool(path)?;
-        let edit = |present: &mut desired::PoolSpec| *present = spec.clone();
-        let after = service.edit_pool(path, Consent::Given, edit).await?;
-        // Who could not take them now gets them with its next transition.
-        service.rescope(&before, &after).await;
-        Ok(())
-    }
-
-    async fn add_instance(&self, pool: &PoolPath, spec: &InstanceSpec) -> Result<()> {
-        let tenant = self.service.living_tenant(&pool.tenant)?;
-        self.service.refuse_problems(&tenant, |tenant| {
-            let found = tenant.pools.iter_mut().find(|found| found.pool_id == pool.pool);
-            if let Some(found) = found {
-                found.instances.get_or_insert_default().push(spec.clone());
-            }
-        })?;
-        self.service.create_drafted(pool, Draft::Named(spec)).await.map(drop)
-    }
-
-    async fn update_instance(&self, pool: &PoolPath, spec: &InstanceSpec) -> Result<()> {
-        let tenant = self.service.living_tenant(&pool.tenant)?;
-        self.service.refuse_problems(&tenant, |tenant| {
-            let named = tenant.pools.iter_mut().filter(|found| found.pool_id == pool.pool);
-            let mut named = named.flat_map(|found| found.instances.iter_mut().flatten());
-            if let Some(named) = named.find(|named| named.name == spec.name) {
-                *named = spec.clone();
-            }
-        })?;
-        let edit = |record: &mut mvm_model::record::InstanceRecord| {
-            record.desired = Some(spec.desired);
-            record.labels.clone_from(&spec.labels);
-            record.own_data_disk_mib = spec.data_disk_mib;
-            record.pinned_revision.clone_from(&spec.revision);
-            record.orphaned = spec.orphaned;
-        };
-        self.service.edit_instance(&named(pool, &spec.name), PATIENCE, edit).await.map(drop)
     }
 }
 
@@ -354,47 +289,6 @@ impl Service {
         let mut record = self.pool(path)?;
         record.orphaned = true;
         self.records.put_pool(&record)
-    }
-}
-
-fn named(pool: &PoolPath, name: &InstanceName) -> InstancePath {
-    InstancePath { pool: pool.clone(), instance: InstanceRef::Name(name.clone()) }
-}
-
-fn tenant_of(object: &Object) -> &TenantName {
-    match object {
-        Object::Tenant(tenant) => tenant,
-        Object::Pool(path) | Object::Instance(path, _) => &path.tenant,
-    }
-}
-
-/// What an object is in.
-fn parents(object: &Object) -> Vec<Object> {
-    match object {
-        Object::Tenant(_) => Vec::new(),
-        Object::Pool(path) => vec![Object::Tenant(path.tenant.clone())],
-        Object::Instance(path, _) => {
-            vec![Object::Tenant(path.tenant.clone()), Object::Pool(path.clone())]
-        }
-    }
-}
-
-/// What a change is about, and its name in the audit log.
-fn about(change: &Change) -> (Object, &'static str) {
-    let pool = |tenant: &TenantName, spec: &desired::PoolSpec| {
-        Object::Pool(PoolPath { tenant: tenant.clone(), pool: spec.pool_id.clone() })
-    };
-    let one = |path: &PoolPath, name: &InstanceName| Object::Instance(path.clone(), name.clone());
-    match change {
-        Change::AddTenant(spec) => (Object::Tenant(spec.tenant_id.clone()), "tenant.create"),
-        Change::UpdateTenant(spec) => (Object::Tenant(spec.tenant_id.clone()), "tenant.update"),
-        Change::OrphanTenant(name) => (Object::Tenant(name.clone()), "tenant.orphan"),
-        Change::AddPool(tenant, spec) => (pool(tenant, spec), "pool.create"),
-        Change::UpdatePool(tenant, spec) => (pool(tenant, spec), "pool.update"),
-        Change::OrphanPool(path) => (Object::Pool(path.clone()), "pool.orphan"),
-        Change::AddInstance(path, spec) => (one(path, &spec.name), "instance.create"),
-        Change::UpdateInstance(path, spec) => (one(path, &spec.name), "instance.update"),
-        Change::OrphanInstance(path, name) => (one(path, name), "instance.orphan"),
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::net::unix::pipe;
 
 use crate::blueprint::Blueprint;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
 use crate::service::Service;
 use crate::settings::LimitsPolicy;
 use crate::shim::{Order, SUBCOMMAND, Task};
@@ -76,6 +77,7 @@ pub(crate) async fn as_child(exe: &Path, log: File, order: &Order) -> io::Result
         .current_dir("/")
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin")
+        .envs(failpoint::environment())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log)

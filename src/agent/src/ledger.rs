@@ -4,7 +4,7 @@
 //! document. It is written after the records a document changes: a command that is killed in
 //! between leaves the older entry, and applying the same document again completes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use mvm_host::file;
@@ -26,6 +26,15 @@ pub struct Entry {
     pub generation: u64,
     /// Digest of what it says.
     pub content: Digest,
+    /// The objects of it that could not be made yet.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub pending: BTreeSet<String>,
+}
+
+impl Entry {
+    fn new(epoch: u64, generation: u64, content: Digest) -> Self {
+        Self { epoch, generation, content, pending: BTreeSet::new() }
+    }
 }
 
 /// The ledger.
@@ -75,14 +84,14 @@ impl Ledger {
         // A new epoch's writer starts counting anew.
         let Some(last) = last.filter(|last| last.epoch == epoch) else {
             let generation = state.generation.unwrap_or(1);
-            return Ok(Verdict::New(Entry { epoch, generation, content }));
+            return Ok(Verdict::New(Entry::new(epoch, generation, content)));
         };
         let same = last.content == content;
         match state.generation {
             None if same => Ok(Verdict::Same(last.clone())),
             None => {
                 let generation = last.generation.saturating_add(1);
-                Ok(Verdict::New(Entry { epoch, generation, content }))
+                Ok(Verdict::New(Entry::new(epoch, generation, content)))
             }
             Some(asked) if asked < last.generation => {
                 Err(Stale::Generation { asked, known: last.generation })
@@ -91,7 +100,7 @@ impl Ledger {
                 Err(Stale::Conflict { generation })
             }
             Some(generation) if generation == last.generation => Ok(Verdict::Same(last.clone())),
-            Some(generation) => Ok(Verdict::New(Entry { epoch, generation, content })),
+            Some(generation) => Ok(Verdict::New(Entry::new(epoch, generation, content))),
         }
     }
 }
@@ -152,7 +161,7 @@ mod tests {
 
     fn entered(epoch: u64, generation: u64, state: &DesiredState) -> Ledger {
         let mut ledger = Ledger::default();
-        let entry = Entry { epoch, generation, content: content(state) };
+        let entry = Entry::new(epoch, generation, content(state));
         ledger.writers.insert("local".into(), entry);
         ledger
     }

@@ -13,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod activity;
+mod admission;
 pub mod audit;
 pub mod blueprint;
 pub mod bootstrap;
@@ -28,6 +29,7 @@ pub mod error;
 mod execute;
 pub mod explain;
 mod facilities;
+mod failpoint;
 pub mod gc;
 pub mod guest;
 pub mod handle;
@@ -56,6 +58,7 @@ pub mod settings;
 pub mod shim;
 mod socket;
 pub mod stats;
+pub mod stray;
 pub mod template;
 pub mod tenant;
 #[cfg(test)]
@@ -63,6 +66,8 @@ mod testing;
 pub mod update;
 pub mod upkeep;
 pub mod view;
+pub mod visit;
+pub mod waiting;
 
 pub use dirs::Dirs;
 pub use service::Service;

@@ -5,17 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mvm_model::InstancePath;
+use mvm_model::failpoint::Effect;
 use mvm_model::state::Status;
 use mvm_vmm::process::Waited;
 use tokio::net::UnixStream;
 
 use crate::error::{About, Classify, Error, Kind, Result};
+use crate::failpoint::around;
 use crate::guest::proto::{self, Exec};
 use crate::guest::{Captured, GuestClient, GuestError, Transport, fresh_id};
 use crate::machine::Machine;
 use crate::service::Service;
 use crate::shim::GUEST_SOCKET;
 use crate::socket::connect_in;
+use crate::visit::Visit;
 
 /// How long a guest may take from power-on to an answer; emulation on a busy host is slow.
 const BOOT: Duration = Duration::from_secs(60);
@@ -57,6 +60,10 @@ impl Machine {
     /// # Errors
     /// [`Kind::Timeout`] after a minute; at once when the VM ends or `cancel` is raised.
     pub async fn await_guest(&self, cancel: &AtomicBool) -> Result<()> {
+        around(Effect::AwaitGuest, self.record.path(), self.await_answer(cancel)).await
+    }
+
+    async fn await_answer(&self, cancel: &AtomicBool) -> Result<()> {
         let deadline = Instant::now() + BOOT;
         let path = self.record.path();
         loop {
@@ -115,7 +122,9 @@ impl Machine {
             let client = self.client(ANSWER).await?;
             client.sleep_prep(&fresh_id(), proto::SleepPrep::default(), SLEEP_PREP).await
         };
-        ask.await.map(drop).about(self.record.path(), "get the guest ready to sleep")
+        let prepare =
+            async { ask.await.map(drop).about(self.record.path(), "get the guest ready to sleep") };
+        around(Effect::PrepareGuest, self.record.path(), prepare).await
     }
 
     /// Tells the guest that it was paused: the time, fresh entropy, new secrets. What it could not
@@ -124,6 +133,10 @@ impl Machine {
     /// # Errors
     /// When it does not answer in time or cannot use what it is given.
     pub async fn wake_guest(&self) -> Result<Option<String>> {
+        around(Effect::WakeGuest, self.record.path(), self.tell_it_woke()).await
+    }
+
+    async fn tell_it_woke(&self) -> Result<Option<String>> {
         let id = fresh_id();
         let deadline = Instant::now() + WAKE;
         loop {
@@ -183,7 +196,10 @@ impl Machine {
     pub(crate) async fn release_secrets(&self) -> Result<()> {
         let step = proto::SecretsStep::Release;
         let ask = async { self.client(ANSWER).await?.secrets(step, ANSWER).await };
-        ask.await.map(drop).about(self.record.path(), "take its secrets from its guest")
+        let release = async {
+            ask.await.map(drop).about(self.record.path(), "take its secrets from its guest")
+        };
+        around(Effect::ReleaseSecrets, self.record.path(), release).await
     }
 
     /// Lets the guest mount its secrets; says which file system it mounted.
@@ -193,7 +209,8 @@ impl Machine {
     pub(crate) async fn mount_secrets(&self, epoch: u64) -> Result<Option<String>> {
         let step = proto::SecretsStep::Mount { epoch };
         let ask = async { self.client(ANSWER).await?.secrets(step, ANSWER).await };
-        let mounted = ask.await.about(self.record.path(), "give its guest its secrets")?;
+        let give = async { ask.await.about(self.record.path(), "give its guest its secrets") };
+        let mounted = around(Effect::GiveSecrets, self.record.path(), give).await?;
         Ok(mounted.uuid)
     }
 
@@ -208,7 +225,8 @@ impl Machine {
             let client = self.client(ANSWER).await?;
             client.poweroff(&fresh_id(), proto::Poweroff::default(), ANSWER).await
         };
-        asked.await.about(&path, "ask the guest to turn itself off")?;
+        let ask = async { asked.await.about(&path, "ask the guest to turn itself off") };
+        around(Effect::PowerOff, &path, ask).await?;
         match self.wait_for(&vm.process, grace).await? {
             Waited::Gone => Ok(()),
             Waited::StillRunning => {
@@ -238,15 +256,19 @@ impl Service {
     /// # Errors
     /// [`Kind::WrongState`] when it does not run, [`Kind::Timeout`] when it does not answer.
     pub async fn guest(&self, path: &InstancePath) -> Result<GuestClient> {
-        self.running_machine(path).await?.client(ANSWER).await.about(path, "reach its guest agent")
+        let visit = self.guest_stream(path).await?;
+        let client = GuestClient::connect(visit, Transport::Fresh, ANSWER).await;
+        client.about(path, "reach its guest agent")
     }
 
     /// A connection to a running instance's guest that a [`GuestClient`] elsewhere can use.
     ///
     /// # Errors
     /// As [`Self::guest`].
-    pub async fn guest_stream(&self, path: &InstancePath) -> Result<UnixStream> {
-        self.running_machine(path).await?.stream().await.about(path, "reach its guest agent")
+    pub async fn guest_stream(&self, path: &InstancePath) -> Result<Visit> {
+        let machine = self.running_machine(path).await?;
+        let stream = machine.stream().await.about(path, "reach its guest agent")?;
+        Ok(self.visit(&machine.record, stream))
     }
 
     async fn running_machine(&self, path: &InstancePath) -> Result<Machine> {
@@ -258,8 +280,10 @@ impl Service {
         }
         if let Some(transition) = &record.transition {
             let word = crate::view::transition_word(transition);
-            return Err(Error::new(Kind::Busy, path, format!("{path} is {word}"))
-                .hint("wait for it to finish and try again"));
+            return Err(Error::new(Kind::Busy, path, format!("{path} is {word}")).hint(format!(
+                "wait for it to finish and try again; 'mvm instance logs {path} --console' \
+                     and '--vmm' show what its machine says meanwhile"
+            )));
         }
         let status = self.observe(&record).state.status();
         if status != Status::Running {
@@ -274,7 +298,6 @@ impl Service {
             )
             .hint(hint));
         }
-        self.note_opened(&record);
         Ok(Machine::of(self, &record))
     }
 

@@ -6,11 +6,14 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use mvm_host::file;
+use mvm_model::failpoint::{self, Effect};
 use mvm_model::record::InstanceRecord;
 use mvm_model::state::VmRef;
 use mvm_model::vm::{ProcessId, VmmKind};
@@ -25,6 +28,7 @@ use nix::sys::signal::Signal;
 
 use crate::blueprint::Blueprint;
 use crate::error::{About, Classify, Error, Kind, Result};
+use crate::failpoint::{around, at};
 use crate::launch::{self, START};
 use crate::service::Service;
 use crate::shim::{GUEST_SOCKET, Order, Task};
@@ -32,8 +36,10 @@ use crate::socket::connect_in;
 
 /// How long a process may take to end after it was told to.
 const END: Duration = Duration::from_secs(10);
-/// How often a cancel flag is looked at.
+/// How often it is looked whether a supervisor is there.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked whether one that is on its way has come.
+const SOON: Duration = Duration::from_millis(5);
 
 /// The VM of one instance.
 #[derive(Debug, Clone)]
@@ -87,11 +93,13 @@ impl Machine {
             dirs: self.service.dirs.clone(),
             unit: matches!(placement, Placement::Unit(_)),
         };
+        at(failpoint::before(Effect::StartSupervisor), self.record.path())?;
         let report = match placement {
             Placement::Unit(net) => {
                 // Its supervisor takes the lock: systemd would keep ours for as long as the unit.
                 drop(log);
-                launch::in_unit(&self.service.exe, &order, net).await
+                // What speaks to systemd is a type too deep for the compiler to look through.
+                launch::in_unit(&self.service.exe, &order, net).boxed().await
             }
             Placement::Group(_) | Placement::Unlimited => {
                 launch::as_child(&self.service.exe, log, &order).await
@@ -99,6 +107,7 @@ impl Machine {
         };
         match report {
             Ok(Report::Started(process)) => {
+                at(failpoint::after(Effect::StartSupervisor), self.record.path())?;
                 Ok(VmRef { process, vmm: blueprint.vmm().clone(), resumed_from: None })
             }
             Ok(Report::Failed(failure)) => {
@@ -220,7 +229,9 @@ impl Machine {
     /// # Errors
     /// When the VMM does not answer or refuses.
     pub async fn pause(&self) -> Result<()> {
-        self.connect().await?.pause().await.about(self.record.path(), "pause its VM")
+        let pause =
+            async { self.connect().await?.pause().await.about(self.record.path(), "pause its VM") };
+        around(Effect::PauseVm, self.record.path(), pause).await
     }
 
     /// Lets the vCPUs execute.
@@ -228,27 +239,37 @@ impl Machine {
     /// # Errors
     /// When the VMM does not answer or refuses.
     pub async fn resume(&self) -> Result<()> {
-        self.connect().await?.resume().await.about(self.record.path(), "resume its VM")
+        let resume = async {
+            self.connect().await?.resume().await.about(self.record.path(), "resume its VM")
+        };
+        around(Effect::ResumeVm, self.record.path(), resume).await
     }
 
     /// Whether the vCPUs execute now; `None` when the VMM does not say.
     pub async fn is_executing(&self) -> Option<bool> {
-        let state = self.connect().await.ok()?.status().await.ok()?;
-        Some(state == RunState::Running)
+        Some(self.run_state().await? == RunState::Running)
+    }
+
+    /// What the VMM does now; `None` when it does not say.
+    pub(crate) async fn run_state(&self) -> Option<RunState> {
+        self.connect().await.ok()?.status().await.ok()
     }
 
     /// Writes memory and devices into a directory, synced. The VM is paused afterwards.
     ///
     /// # Errors
-    /// When the disk is full, `cancel` was raised or the VMM gave up; the VM can be resumed.
-    pub async fn save(&self, dir: &Path, cancel: &AtomicBool) -> Result<()> {
+    /// When the disk is full, `cancel` completed or the VMM gave up; the VM can be resumed.
+    pub async fn save(&self, dir: &Path, cancel: impl Future<Output = ()> + Send) -> Result<()> {
         let path = self.record.path();
         let deadline = transfer_deadline(self.record.resources.mem_mib);
         let mut vm = self.connect().await?;
-        vm.snapshot(&SnapshotFiles::in_dir(dir), deadline, raised(cancel))
-            .await
-            .map(drop)
-            .about(path, "write its memory")
+        let save = async {
+            vm.snapshot(&SnapshotFiles::in_dir(dir), deadline, cancel)
+                .await
+                .map(drop)
+                .about(&path, "write its memory")
+        };
+        around(Effect::SaveMemory, &path, save).await
     }
 
     /// Loads memory and devices into a VM launched with [`StartMode::Restore`]; it stays paused.
@@ -259,7 +280,10 @@ impl Machine {
         let path = self.record.path();
         let deadline = transfer_deadline(self.record.resources.mem_mib);
         let files = SnapshotFiles::in_dir(dir);
-        self.connect().await?.restore(&files, deadline).await.about(path, "load its memory")
+        let load = async {
+            self.connect().await?.restore(&files, deadline).await.about(&path, "load its memory")
+        };
+        around(Effect::LoadMemory, &path, load).await
     }
 
     /// Ends VM and supervisor for certain; fine when there are none.
@@ -267,6 +291,33 @@ impl Machine {
     /// # Errors
     /// When a process stays although it was killed.
     pub async fn kill(&self) -> Result<()> {
+        let give_up = Instant::now() + START;
+        loop {
+            let killed = self.kill_recorded().await;
+            // Whoever started a supervisor may be gone before it has recorded anything: it makes a
+            // jail and a VM all the same, which the next look finds.
+            if !self.has_other_supervisor() || Instant::now() > give_up {
+                return killed;
+            }
+            tokio::time::sleep(SOON).await;
+        }
+    }
+
+    /// Whether a supervisor lives that is not this process, recorded or not: it has its log.
+    fn has_other_supervisor(&self) -> bool {
+        let log = self.service.dirs.supervisor_log(self.record.instance_id);
+        let identity = |meta: &fs::Metadata| (meta.dev(), meta.ino());
+        let ours = io::stderr().as_fd().try_clone_to_owned();
+        let ours = ours.and_then(|ours| File::from(ours).metadata());
+        let is_ours = match (&ours, log.metadata()) {
+            (Ok(ours), Ok(log)) => identity(ours) == identity(&log),
+            _ => false,
+        };
+        let log = File::open(log).ok().filter(|_| !is_ours);
+        log.is_some_and(|log| matches!(log.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    async fn kill_recorded(&self) -> Result<()> {
         let running = RunningRecord::load(&self.run_dir).ok().flatten();
         let recorded = self.record.state.vm().map(|vm| vm.process.clone());
         let vmm = running.as_ref().map(|running| running.process.clone());
@@ -292,9 +343,10 @@ impl Machine {
         let failed =
             |error: io::Error| self.error(Kind::Failed, "cannot end its VM").because(error);
         let Some(handle) = Handle::open(process).map_err(failed)? else { return Ok(()) };
+        at(failpoint::before(Effect::EndProcess), self.record.path())?;
         handle.signal(signal).map_err(failed)?;
         match handle.wait_async(END).await.map_err(failed)? {
-            Waited::Gone => Ok(()),
+            Waited::Gone => at(failpoint::after(Effect::EndProcess), self.record.path()),
             Waited::StillRunning => Err(self
                 .error(Kind::Timeout, &format!("process {} does not end", process.pid))
                 .hint("the host's storage may hang; look at the kernel's log")),
@@ -324,13 +376,6 @@ impl Service {
                 tracing::warn!(instance = %record.path(), error = error.chain(), "supervisor");
             }
         }
-    }
-}
-
-/// Completes when the flag is raised.
-async fn raised(flag: &AtomicBool) {
-    while !flag.load(Ordering::SeqCst) {
-        tokio::time::sleep(LOOK).await;
     }
 }
 

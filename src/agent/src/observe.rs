@@ -1,14 +1,14 @@
 //! What an instance really is: its record held against the processes that exist.
 //!
 //! Nothing here writes. A record that says `running` while its VM is gone is shown as what it
-//! became (stopped when the guest turned itself off, else failed with the reason); the next
-//! command that takes the instance's lock writes that down.
+//! became (stopped when the guest turned itself off or the host was, else failed with the reason);
+//! the next command that takes the instance's lock writes that down.
 
 use mvm_host::lock;
 use mvm_model::record::InstanceRecord;
 use mvm_model::state::{State, Status, Transition};
 use mvm_vmm::process;
-use mvm_vmm::{ExitKind, ExitRecord, RunningRecord};
+use mvm_vmm::{ExitKind, ExitRecord, GuestEnd, RunningRecord};
 
 use crate::machine::Machine;
 use crate::service::Service;
@@ -36,29 +36,46 @@ impl Observed {
     }
 }
 
-/// What a state became when its VM is gone.
-pub fn after_exit(state: &State, exit: Option<&ExitRecord>) -> State {
-    // A guest's kernel that panics resets the machine, which ends the VMM like a power-off does.
-    let panic =
-        exit.and_then(|exit| exit.last_console.iter().find(|line| line.contains("Kernel panic")));
-    if let (State::Running { .. }, Some(panic)) = (state, panic) {
-        return State::Failed {
-            reason: format!("the guest's kernel gave up: {panic}"),
-            kept: "the data drive".into(),
-        };
-    }
-    let kept = "the data drive".to_owned();
-    match (state, exit) {
-        (State::Running { .. }, Some(exit)) if exit.how == ExitKind::Code(0) => State::Stopped,
-        (State::Running { .. } | State::Warm { .. }, Some(exit)) => {
-            State::Failed { reason: format!("the VM ended by itself ({})", exit.how), kept }
+/// What became of an instance whose VM is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Aftermath {
+    /// Its state.
+    pub(crate) state: State,
+    /// How that came about, for people.
+    pub(crate) reason: String,
+    /// Whether it counts as a failure of the instance, which is not brought up again at once.
+    pub(crate) is_its_own: bool,
+}
+
+/// What became of a state whose VM ended by itself, by what its supervisor saw of that.
+fn after_exit(exit: Option<&ExitRecord>, was_running: bool) -> Aftermath {
+    let guest = exit.filter(|exit| was_running && exit.how == ExitKind::Code(0));
+    let off =
+        |reason: &str| Aftermath { state: State::Stopped, reason: reason.into(), is_its_own: true };
+    let failed = |reason: String| Aftermath {
+        state: State::Failed { reason: reason.clone(), kept: "the data drive".into() },
+        reason,
+        is_its_own: true,
+    };
+    match (guest.map(|exit| exit.guest.as_ref()), exit) {
+        // A kernel that panics resets the machine, which ends the VMM like a power-off does.
+        (Some(Some(GuestEnd::Panicked(why))), _) => {
+            failed(format!("its guest's kernel panicked: {why}"))
         }
-        (State::Running { .. } | State::Warm { .. }, None) => State::Failed {
-            reason: "the VM is gone (the host was restarted, or somebody killed it)".into(),
-            kept,
-        },
-        (other, _) => other.clone(),
+        (Some(Some(GuestEnd::TurnedOff)), _) => off("its guest turned itself off"),
+        (Some(Some(GuestEnd::Restarted)), _) => off("its guest turned itself off or rebooted"),
+        (Some(None), _) => off("its guest ended its VM and did not say why"),
+        (None, Some(exit)) => failed(format!("the VM ended by itself ({})", exit.how)),
+        (None, None) => {
+            failed("the VM is gone (somebody killed it, and nobody saw how it ended)".into())
+        }
     }
+}
+
+/// Whether a record's VM was started before the host booted.
+fn is_of_former_boot(record: &InstanceRecord) -> bool {
+    let then = record.state.vm().map(|vm| vm.process.boot_id.as_str());
+    process::boot_id().is_ok_and(|now| then.is_some_and(|then| then != now))
 }
 
 impl Service {
@@ -70,10 +87,7 @@ impl Service {
 
     /// The state of an instance, its VM held against the processes that exist.
     pub(crate) fn state_now(&self, record: &InstanceRecord) -> State {
-        match record.state.vm() {
-            Some(vm) if !process::is_alive(&vm.process) => self.without_vm(record),
-            _ => record.state.clone(),
-        }
+        self.aftermath(record).map_or_else(|| record.state.clone(), |after| after.state)
     }
 
     /// Whether a transition was interrupted before it had a VM: nobody works on it, nothing runs.
@@ -82,15 +96,29 @@ impl Service {
         !lock::is_held(&lock) && Machine::of(self, record).living_vm().is_none()
     }
 
-    /// What a record whose VM is gone became. While its supervisor still writes down how it
-    /// ended, that is not known yet and the record stands.
-    fn without_vm(&self, record: &InstanceRecord) -> State {
+    /// What became of an instance whose VM is gone; `None` while it has one, and when it has none.
+    /// While its supervisor still writes down how it ended, that is not known yet and the record
+    /// stands.
+    pub(crate) fn aftermath(&self, record: &InstanceRecord) -> Option<Aftermath> {
+        let vm = record.state.vm()?;
+        if process::is_alive(&vm.process) {
+            return None;
+        }
         let exit = self.exit_of(record);
         let running = RunningRecord::load(&self.dirs.vm(record.instance_id)).ok().flatten();
         let supervised = running.is_some_and(|running| process::is_alive(&running.supervisor));
         match (&exit, supervised) {
-            (None, true) => record.state.clone(),
-            _ => after_exit(&record.state, exit.as_ref()),
+            (None, true) => None,
+            // Nothing went wrong with it: its host was turned off.
+            (None, false) if is_of_former_boot(record) => Some(Aftermath {
+                state: State::Stopped,
+                reason: "this host was restarted".into(),
+                is_its_own: false,
+            }),
+            _ => {
+                let was_running = matches!(record.state, State::Running { .. });
+                Some(after_exit(exit.as_ref(), was_running))
+            }
         }
     }
 
@@ -100,5 +128,43 @@ impl Service {
         // An older VM's record says nothing about this one.
         let ours = record.state.vm().is_some_and(|vm| vm.process == exit.process);
         ours.then_some(exit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mvm_model::vm::ProcessId;
+
+    use super::*;
+
+    fn exit(how: ExitKind, guest: Option<GuestEnd>) -> ExitRecord {
+        ExitRecord {
+            process: ProcessId { pid: 1, start_ticks: 1, boot_id: "b".into() },
+            how,
+            at: 0,
+            console_dropped: 0,
+            last_log: vec![],
+            last_console: vec![],
+            guest,
+        }
+    }
+
+    #[test]
+    fn a_guest_that_turned_itself_off_is_stopped_and_one_that_broke_has_failed() {
+        let after = |how, guest, running| after_exit(Some(&exit(how, guest)), running);
+        let off = after(ExitKind::Code(0), Some(GuestEnd::TurnedOff), true);
+        assert_eq!((off.state, &*off.reason), (State::Stopped, "its guest turned itself off"));
+        let silent = after(ExitKind::Code(0), None, true);
+        assert_eq!(silent.state, State::Stopped);
+        let panic = Some(GuestEnd::Panicked("no init".into()));
+        let panicked = after(ExitKind::Code(0), panic.clone(), true);
+        assert!(matches!(panicked.state, State::Failed { .. }));
+        assert_eq!(panicked.reason, "its guest's kernel panicked: no init");
+        // Its console is of before: a paused guest ends nothing.
+        let killed = after(ExitKind::Signal(9), panic, true);
+        assert_eq!(killed.reason, "the VM ended by itself (SIGKILL)");
+        let paused = after(ExitKind::Code(0), Some(GuestEnd::TurnedOff), false);
+        assert!(matches!(paused.state, State::Failed { .. }));
+        assert!(matches!(after_exit(None, true).state, State::Failed { .. }));
     }
 }

@@ -207,6 +207,10 @@ impl Looking<'_> {
         if !matches!(status, Status::Warm | Status::Sleeping) {
             seen.parked = Parked::No;
         }
+        // It is no longer as a person put it.
+        if status != record.state.status() {
+            seen.manual = None;
+        }
         seen
     }
 }

@@ -1,12 +1,15 @@
 //! Pools: creating, scaling and destroying them. None of this starts an instance.
 
+mod destroy;
+
 use mvm_host::file;
 use mvm_model::desired::{InstanceSpec, NetworkSpec, PoolSpec, Wanted};
 use mvm_model::image::{ImageSource, Origin, Role};
 use mvm_model::intent::Object;
 use mvm_model::observed::Parked;
 use mvm_model::record::{
-    DesiredCounts, InstanceRecord, ManagedBy, PoolRecord, SCHEMA_VERSION, free_offset, free_uid,
+    DesiredCounts, InstanceRecord, ManagedBy, PoolRecord, SCHEMA_VERSION, Wakes, free_offset,
+    free_uid,
 };
 use mvm_model::resources::{OverQuota, Quotas, Resources, Usage};
 use mvm_model::state::State;
@@ -88,7 +91,11 @@ impl Classify for OverQuota {
     fn classify(&self) -> (Kind, Option<String>) {
         (
             Kind::OverQuota,
-            Some("stop or destroy something, or create the tenant with larger quotas".into()),
+            Some(
+                "ask for less, stop or destroy something, or raise the tenant's quotas: 'mvm \
+                 tenant update --help'"
+                    .into(),
+            ),
         )
     }
 }
@@ -184,7 +191,7 @@ impl Service {
         let missing = (counts.total() as usize).saturating_sub(have);
         let created = self.draw_records(&pool, &vec![Draft::Unnamed(None); missing])?;
         for record in &created {
-            self.records.put_instance(record)?;
+            self.records.put_new_instance(record)?;
         }
         pool.desired_counts = counts;
         self.records.put_pool(&pool)?;
@@ -215,13 +222,21 @@ impl Service {
         path: &PoolPath,
         name: Option<InstanceName>,
     ) -> Result<InstanceRecord> {
-        let (tenant, object) = (path.tenant.clone(), path.clone());
         let spec =
             name.map(|name| InstanceSpec { desired: Wanted::Stopped, ..InstanceSpec::new(name) });
         let draft = spec.as_ref().map_or(Draft::Unnamed(None), Draft::Named);
         let result = self.create_drafted(path, draft).await;
-        self.audit(&tenant, &object, "instance.create", &result).await;
+        self.audit_created(path, &result).await;
         result
+    }
+
+    /// Notes an instance that was created, or the pool that did not get one.
+    pub(crate) async fn audit_created(&self, pool: &PoolPath, result: &Result<InstanceRecord>) {
+        let object = match result {
+            Ok(record) => record.path().to_string(),
+            Err(_) => pool.to_string(),
+        };
+        self.audit(&pool.tenant, object, "instance.create", result).await;
     }
 
     /// Creates one instance as it is drafted.
@@ -253,13 +268,14 @@ impl Service {
             .draw_records(&pool, &[draft])?
             .pop()
             .ok_or_else(|| Error::new(Kind::Failed, path, "no instance could be drawn"))?;
-        self.records.put_instance(&record)?;
+        self.records.put_new_instance(&record)?;
         Ok(record)
     }
 
     /// New records with free ids, offsets and uids; nothing is written.
     fn draw_records(&self, pool: &PoolRecord, drafts: &[Draft<'_>]) -> Result<Vec<InstanceRecord>> {
         let tenant = self.living_tenant(&pool.tenant_id)?;
+        self.records.remove_unborn(&pool.path());
         // A drive may grow to its full size at any time: its place is taken from the beginning.
         let drive = |draft: &Draft<'_>| draft.resources(pool).data_disk_mib;
         let drives = drafts.iter().map(drive).fold(0, u64::saturating_add);
@@ -270,6 +286,7 @@ impl Service {
             self.records.tenant_instances(&pool.tenant_id).all(pool.path(), "lease an address")?;
         let everyone = self.records.all_instances().records;
         let mut uids: Vec<_> = everyone.iter().map(|record| record.uid).collect();
+        uids.extend(self.kept_uids());
         let mut ids: Vec<_> = everyone.iter().map(|record| record.instance_id).collect();
         let mut offsets: Vec<_> = ours.iter().map(|record| record.offset).collect();
         let mut drawn = Vec::new();
@@ -304,6 +321,7 @@ impl Service {
                 manual: None,
                 failure: None,
                 parked: Parked::No,
+                wakes: Wakes::default(),
             };
             offsets.push(offset);
             uids.push(record.uid);
@@ -311,34 +329,6 @@ impl Service {
             drawn.push(record);
         }
         Ok(drawn)
-    }
-
-    /// Destroys a pool with its instances and their data.
-    ///
-    /// # Errors
-    /// What the first instance that stays says.
-    pub async fn destroy_pool(&self, path: &PoolPath) -> Result<()> {
-        let pool = self.pool(path)?;
-        self.permit(Object::Pool(path.clone()), pool.managed_by)?;
-        self.remove_pool(path).await
-    }
-
-    /// Destroys a pool, whoever's it is.
-    pub(crate) async fn remove_pool(&self, path: &PoolPath) -> Result<()> {
-        let (tenant, object) = (path.tenant.clone(), path.clone());
-        let result = self.destroy_pool_unlogged(path).await;
-        self.audit(&tenant, &object, "pool.destroy", &result).await;
-        result
-    }
-
-    async fn destroy_pool_unlogged(&self, path: &PoolPath) -> Result<()> {
-        self.pool(path)?;
-        for instance in self.records.instances(path).all(path, "destroy it")? {
-            self.remove_instance(&instance.path()).await?;
-        }
-        let _lock = self.lock_state().await?;
-        self.refuse_instances(path, self.records.instances(path))?;
-        self.records.remove(path, &self.dirs.pool(path))
     }
 
     /// Bytes of a pool's own files.

@@ -6,16 +6,18 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mvm_host::file;
 use mvm_host::image::BootFiles;
+use mvm_host::lock::Lock;
 use mvm_host::packages::Arch;
 use mvm_model::Digest;
 use mvm_model::record::{FIRST_VMM_UID, free_uid};
 use mvm_model::snapshot::FileStamp;
 use mvm_model::vm::{Accel, Vmm, VmmKind};
 use mvm_vmm::firecracker::{Binaries, NotAllowed, Search};
-use mvm_vmm::probe::{CANDIDATES, Cache, Outcome, Probe};
+use mvm_vmm::probe::{CANDIDATES, Cache, DEADLINE, Outcome, Probe};
 use mvm_vmm::qemu::{QemuBinary, QemuMissing};
 use mvm_vmm::{Jailed, Placement, Program, Trampoline};
 use serde::{Deserialize, Serialize};
@@ -119,15 +121,39 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// How long a proof waits for others'.
+const PROOF: Duration = Duration::from_secs(120);
+
+/// Which outcomes of earlier probes are taken for true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// All of them.
+    All,
+    /// Only that a guest ran.
+    Proofs,
+}
+
+impl Known {
+    fn counts(self, outcome: &Outcome) -> bool {
+        self == Self::All || matches!(outcome, Outcome::Proven { .. })
+    }
+}
+
 impl Service {
     /// Proves every pair up to the first that works, with an image's kernel.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] when none works, with each one's reason.
+    /// [`Kind::Unavailable`] when none works, with each one's reason, tried just now.
     pub async fn prove(&self, digest: &Digest) -> Result<Vec<Verdict>> {
         let files = self.images()?.get(digest).and_then(|revision| revision.files(Arch::HOST));
-        let verdicts = self.verdicts(&files.about("", "use the image's kernel")?).await?;
-        match verdicts.iter().any(Verdict::is_proven) {
+        let files = files.about("", "use the image's kernel")?;
+        let proven = |verdicts: &[Verdict]| verdicts.iter().any(Verdict::is_proven);
+        let mut verdicts = self.verdicts(&files, Known::All).await?;
+        if !proven(&verdicts) {
+            // What was refused once may have had too much beside it then.
+            verdicts = self.verdicts(&files, Known::Proofs).await?;
+        }
+        match proven(&verdicts) {
             true => Ok(verdicts),
             false => Err(none_works(&verdicts)),
         }
@@ -138,7 +164,7 @@ impl Service {
     /// # Errors
     /// [`Kind::Unavailable`] when there is none.
     pub(crate) async fn proven(&self, files: &BootFiles) -> Result<Proven> {
-        let verdicts = self.verdicts(files).await?;
+        let verdicts = self.verdicts(files, Known::All).await?;
         let best = verdicts.iter().find_map(|verdict| match &verdict.outcome {
             Outcome::Proven { version, .. } => {
                 Some(Vmm { kind: verdict.vmm, accel: verdict.accel, version: version.clone() })
@@ -167,11 +193,11 @@ impl Service {
         }
     }
 
-    async fn verdicts(&self, files: &BootFiles) -> Result<Vec<Verdict>> {
+    async fn verdicts(&self, files: &BootFiles, known: Known) -> Result<Vec<Verdict>> {
         let path = self.proofs();
         let mut cache = Cache::load(&path);
         let mut verdicts = Vec::new();
-        let mut learnt = false;
+        let (mut learnt, mut turn) = (false, None);
         for (vmm, accel) in self.candidates()? {
             let outcome = match self.program(vmm).await {
                 Err(reason) => Outcome::Refused { reason },
@@ -179,14 +205,24 @@ impl Service {
                     let kernel = found.kernel(files);
                     let key = cache.key((vmm, accel), found.path(), kernel).ok();
                     match key.as_ref().and_then(|key| cache.get(key)).cloned() {
-                        Some(outcome) => outcome,
-                        None => {
-                            let outcome = self.probe(files, &found, accel).await;
-                            if let Some(key) = key {
-                                cache.put(key, outcome.clone());
-                                learnt = true;
+                        Some(outcome) if known.counts(&outcome) => outcome,
+                        _ => {
+                            if turn.is_none() {
+                                turn = Some(self.turn_to_prove().await?);
+                                cache = Cache::load(&path);
                             }
-                            outcome
+                            match key.as_ref().and_then(|key| cache.get(key)).cloned() {
+                                // Somebody else proved it meanwhile.
+                                Some(outcome) if known.counts(&outcome) => outcome,
+                                _ => {
+                                    let outcome = self.probe(files, &found, accel).await;
+                                    if let Some(key) = key {
+                                        cache.put(key, outcome.clone());
+                                        learnt = true;
+                                    }
+                                    outcome
+                                }
+                            }
                         }
                     }
                 }
@@ -203,7 +239,15 @@ impl Service {
         if learnt {
             self.keep_verdicts(&verdicts);
         }
+        drop(turn);
         Ok(verdicts)
+    }
+
+    /// One proof at a time on this host, also when many instances start after its boot: all of
+    /// them use one jail, and the first one's outcome is the others'.
+    async fn turn_to_prove(&self) -> Result<Lock> {
+        let turn = self.dirs.run.join(".prove.lock");
+        Lock::take(&turn, &self.who, PROOF).await.about("", "prove a VMM")
     }
 
     /// An installed program, or why there is none that can be used.
@@ -267,12 +311,14 @@ impl Service {
         // Not a uid an instance may get while we probe: count from the far end of the range.
         let uid = free_uid(&taken).max(FIRST_VMM_UID) + 1_000_000;
         let trampoline = Trampoline { program: self.exe.clone(), args: vec![CONFINE.into()] };
+        let seconds = self.settings().ok().and_then(|settings| settings.probe_seconds);
         let probe = Probe {
             kernel: found.kernel(files),
             initrd: &files.initrd,
             uid,
             scratch: &self.dirs.run,
             trampoline: &trampoline,
+            deadline: seconds.map_or(DEADLINE, |seconds| Duration::from_secs(seconds.into())),
         };
         // Ten seconds at most, and killed then: it needs no limits.
         probe.run(&found.program(&self.dirs, Placement::Unlimited), accel).await

@@ -11,7 +11,8 @@
 //! `scale --wait`. It keeps nothing between two calls: whoever is killed in it leaves records
 //! and transitions the next call continues from.
 
-use std::collections::BTreeSet;
+mod passes;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,20 +20,21 @@ use std::time::{Duration, Instant};
 pub use mvm_api::agent::{FailedStep, NoteView, Report};
 use mvm_host::progress::Progress;
 use mvm_model::desired::DesiredState;
-use mvm_model::intent::Source;
+use mvm_model::intent::{Intent, Source};
 use mvm_model::observed::Failure;
 use mvm_model::record::InstanceRecord;
 use mvm_model::state::State;
 use mvm_model::{PoolPath, TenantName};
-use mvm_plan::{Note, Order, Overrides, Plan, Reason, Removal, Step, Terms};
+use mvm_plan::{Overrides, Removal, Step, Terms};
 use serde::{Deserialize, Serialize};
 
 use crate::build::SharedSink;
 use crate::error::{Error, Kind, Result};
-use crate::execute::{Execution, Facilities, Pass};
 use crate::facilities::Real;
-use crate::intent::{Applied, Repeat};
+use crate::intent::{Applied, Document, Repeat};
 use crate::service::Service;
+
+pub(crate) use passes::{Converging, note_view};
 
 /// How long one call may take when nobody says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(600);
@@ -123,34 +125,58 @@ impl Service {
     /// be done is in the report.
     pub async fn reconcile(
         &self,
-        document: Option<DesiredState>,
+        document: Option<Document>,
         options: Options,
         progress: &SharedSink,
         cancel: &Arc<AtomicBool>,
     ) -> Result<Report> {
         let started = Instant::now();
-        let document = document.map(|mut document| {
-            document.prune_unknown_tenants |= options.prune;
-            document.prune_unknown_pools |= options.prune;
-            document
-        });
-        let applied = match &document {
-            Some(document) => {
-                let repeat = if options.person { Repeat::Always } else { Repeat::OnlyNew };
-                Some(self.apply_desired(document, Source::File, repeat).await?)
-            }
-            None => None,
+        let (desired, applied) = match document {
+            None => (self.desired()?, None),
+            Some(Document::State(state)) => self.take_in_state(state, options).await?,
+            Some(Document::Intent(intent)) => self.take_in_intent(intent, options).await?,
         };
-        let mut desired = self.desired()?;
-        if let Some(document) = document {
-            expect_secrets(&mut desired, &document);
-            if options.person {
-                narrow(&mut desired, &document, applied.as_ref());
-            }
-        }
         let deadline = started + Duration::from_secs(options.timeout_seconds);
         let report = self.converge(desired, options, deadline, progress, cancel).await?;
         Ok(with_applied(report, applied, started))
+    }
+
+    /// Applies a person's document; what is to be reconciled then.
+    async fn take_in_state(
+        &self,
+        mut document: DesiredState,
+        options: Options,
+    ) -> Result<(DesiredState, Option<Applied>)> {
+        document.prune_unknown_tenants |= options.prune;
+        document.prune_unknown_pools |= options.prune;
+        let repeat = if options.person { Repeat::Always } else { Repeat::OnlyNew };
+        let applied = self.apply_desired(&document, Source::File, repeat).await?;
+        let mut desired = self.desired()?;
+        expect_secrets(&mut desired, &document);
+        if options.person {
+            narrow(&mut desired, &document, &applied);
+        }
+        Ok((desired, Some(applied)))
+    }
+
+    /// Applies Nix's declaration; what is to be reconciled then. What it no longer names belongs to
+    /// that: it is stopped.
+    async fn take_in_intent(
+        &self,
+        intent: Intent,
+        options: Options,
+    ) -> Result<(DesiredState, Option<Applied>)> {
+        let applied = self.apply_complete(intent.clone(), Source::Nix).await?;
+        let mut desired = self.desired()?;
+        if options.person {
+            let nix = Source::Nix.owner();
+            desired.tenants.retain(|tenant| {
+                let named = intent.tenant(&tenant.tenant_id).is_some();
+                (named || tenant.managed_by == nix)
+                    && !applied.strangers.contains(&tenant.tenant_id)
+            });
+        }
+        Ok((desired, Some(applied)))
     }
 
     /// Makes some tenants what their records ask for, at once: what was done by hand does not
@@ -262,8 +288,8 @@ fn expect_secrets(desired: &mut DesiredState, document: &DesiredState) {
 }
 
 /// Leaves only what a document names, with how far it prunes.
-fn narrow(desired: &mut DesiredState, document: &DesiredState, applied: Option<&Applied>) {
-    let strangers = applied.map(|applied| &applied.strangers[..]).unwrap_or_default();
+fn narrow(desired: &mut DesiredState, document: &DesiredState, applied: &Applied) {
+    let strangers = &applied.strangers;
     desired.tenants.retain_mut(|tenant| {
         let Some(named) = document.tenant(&tenant.tenant_id) else { return false };
         tenant.pools.retain(|pool| named.pool(&pool.pool_id).is_some());
@@ -280,126 +306,8 @@ fn with_applied(report: Report, applied: Option<Applied>, started: Instant) -> R
         generation: (applied.generation > 0).then_some(applied.generation),
         applied: applied.changes,
         refused: applied.refused,
+        pending: applied.pending.into_iter().collect(),
         took_ms,
         ..report
-    }
-}
-
-/// The passes of one reconcile.
-pub(crate) struct Converging<'a, F> {
-    pub(crate) facilities: &'a F,
-    pub(crate) desired: &'a DesiredState,
-    pub(crate) terms: Terms,
-    pub(crate) lanes: usize,
-    pub(crate) goes_on: &'a (dyn Fn() -> bool + Sync),
-    pub(crate) tell: &'a (dyn Fn(&Step) + Sync),
-}
-
-impl<F: Facilities> Converging<'_, F> {
-    /// Passes until nothing is left to do or nothing moves.
-    pub(crate) async fn run(&self) -> Result<Report> {
-        let mut report = Report::default();
-        let (mut before, mut terms) = (None::<Vec<Step>>, self.terms);
-        loop {
-            let observed = self.facilities.observe().await?;
-            let now = self.facilities.now();
-            let plan = mvm_plan::host(self.desired, &observed, &terms, now);
-            report.passes += 1;
-            // A plan that comes again although all of it was done leads nowhere.
-            let stands = before.as_ref() == Some(&plan.steps);
-            if plan.is_empty() || stands || report.passes > MOST_PASSES || !(self.goes_on)() {
-                return Ok(concluded(report, &plan));
-            }
-            let execution = Execution {
-                facilities: self.facilities,
-                desired: self.desired,
-                observed: &observed,
-                lanes: self.lanes,
-                goes_on: self.goes_on,
-                tell: self.tell,
-            };
-            let pass = execution.run(&plan).await;
-            // What cannot be created or built is not waited for.
-            let hopeless = terms.order == Order::Strict && pass.failed.iter().any(is_of_new);
-            if hopeless {
-                terms.order = Order::Loose;
-            }
-            let moved = hopeless || !pass.done.is_empty();
-            add(&mut report, pass);
-            if !moved {
-                return Ok(concluded(report, &self.look_again(plan).await?));
-            }
-            before = Some(plan.steps).filter(|_| !hopeless);
-        }
-    }
-
-    /// The plan after steps that all failed: their failures are notes now.
-    async fn look_again(&self, plan: Plan) -> Result<Plan> {
-        let observed = self.facilities.observe().await?;
-        let again = mvm_plan::host(self.desired, &observed, &self.terms, self.facilities.now());
-        Ok(if again.is_empty() { again } else { Plan { notes: again.notes, ..plan } })
-    }
-}
-
-/// Whether something new could not be made.
-fn is_of_new((step, _): &(Step, Error)) -> bool {
-    matches!(step, Step::Create { .. } | Step::BuildImage { .. })
-}
-
-fn add(report: &mut Report, pass: Pass) {
-    report.done.extend(pass.done.iter().map(Step::to_string));
-    report.failed.extend(pass.failed.into_iter().map(|(step, error)| FailedStep {
-        step: step.to_string(),
-        object: error.object.clone(),
-        kind: error.kind,
-        message: error.chain(),
-        hint: error.hint,
-    }));
-}
-
-fn concluded(report: Report, plan: &Plan) -> Report {
-    let mut told = BTreeSet::new();
-    let mut notes: Vec<_> =
-        plan.notes.iter().filter(|note| told.insert(note.to_string())).collect();
-    // What cannot be comes before what only waits or is kept.
-    notes.sort_by_key(|note| !is_unmet(note));
-    Report {
-        converged: plan.is_empty() && report.failed.is_empty() && !plan.notes.iter().any(is_unmet),
-        notes: notes.into_iter().map(note_view).collect(),
-        next_due: plan.next_due(),
-        ..report
-    }
-}
-
-/// Whether a note is about something that is asked for and cannot be.
-fn is_unmet(note: &Note) -> bool {
-    match note.reason {
-        Reason::Quota(_)
-        | Reason::HostMemory { .. }
-        | Reason::NoAddress
-        | Reason::AddressTaken
-        | Reason::Backoff { .. }
-        | Reason::Busy(_)
-        | Reason::Settling
-        | Reason::NotBuilt
-        | Reason::BuildFailed { .. }
-        | Reason::Owned(_)
-        | Reason::Destroying
-        | Reason::ForLife(_)
-        | Reason::PrunesNothing => true,
-        Reason::Manual { .. }
-        | Reason::Protected(_)
-        | Reason::KeptData { .. }
-        | Reason::OtherSecrets => false,
-    }
-}
-
-/// A note as people and tools see it.
-pub(crate) fn note_view(note: &Note) -> NoteView {
-    NoteView {
-        object: note.about.to_string(),
-        reason: note.reason.to_string(),
-        hint: note.reason.hint().map(str::to_owned),
-        until: note.reason.until(),
     }
 }

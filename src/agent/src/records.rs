@@ -1,8 +1,10 @@
 //! The records on disk: one JSON file per tenant, pool and instance.
 //!
-//! Reading tolerates: a record that cannot be read is a [`Problem`] beside the others, never a
-//! reason not to see them. Writing is durable (see [`mvm_host::file`]). Who writes holds the
-//! state lock, or for an existing instance's record the instance's lock.
+//! Reading tolerates: a record that cannot be read, or that is another object's, is a [`Problem`]
+//! beside the others, never a reason not to see them. Writing is durable (see
+//! [`mvm_host::file`]), and the version before stays beside it (`….json.bak`), for
+//! `doctor --repair` alone: never older than one version, never read as if it were true. Who
+//! writes holds the state lock, or for an existing instance's record the instance's lock.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,11 @@ use mvm_model::record::{InstanceRecord, PoolRecord, SCHEMA_VERSION, TenantRecord
 use mvm_model::{InstanceId, PoolPath, TenantName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+mod leftover;
+mod place;
+
+pub(crate) use place::Placed;
 
 use crate::dirs::Dirs;
 use crate::error::{About, Error, Kind, Result};
@@ -53,7 +60,7 @@ impl<T> Found<T> {
                     first.problem
                 ),
             )
-            .hint("restore that file from a backup, or move its directory away")),
+            .hint(REPAIR)),
         }
     }
 }
@@ -93,7 +100,7 @@ impl Records {
     /// # Errors
     /// When its record cannot be used.
     pub fn tenant(&self, tenant: &TenantName) -> Result<Option<TenantRecord>> {
-        load(tenant, &self.tenant_file(tenant))
+        load_placed(tenant, &self.tenant_file(tenant))
     }
 
     /// A pool, if it exists.
@@ -101,7 +108,7 @@ impl Records {
     /// # Errors
     /// When its record cannot be used.
     pub fn pool(&self, pool: &PoolPath) -> Result<Option<PoolRecord>> {
-        load(pool, &self.pool_file(pool))
+        load_placed(pool, &self.pool_file(pool))
     }
 
     /// An instance, if it exists.
@@ -109,7 +116,12 @@ impl Records {
     /// # Errors
     /// When its record cannot be used.
     pub fn instance(&self, pool: &PoolPath, id: InstanceId) -> Result<Option<InstanceRecord>> {
-        load(id, &self.instance_file(pool, id))
+        let file = self.instance_file(pool, id);
+        let found = load_placed(id, &file)?;
+        match found {
+            None if holds_data(&file) => Err(lost(id, &file)),
+            found => Ok(found),
+        }
     }
 
     /// All tenants, by name.
@@ -200,7 +212,11 @@ impl Records {
             }
             sweep(parent)
         };
-        go().about(object, "remove it")
+        match go() {
+            // Somebody else removed what this is in, and this with it.
+            Err(_) if dir.parent().is_some_and(|parent| !parent.exists()) => Ok(()),
+            other => other.about(object, "remove it"),
+        }
     }
 }
 
@@ -227,10 +243,10 @@ fn subdirectories(dir: &Path) -> Vec<PathBuf> {
     dirs
 }
 
-fn scan<T: DeserializeOwned>(dir: &Path, name: &str) -> Found<T> {
+fn scan<T: Placed>(dir: &Path, name: &str) -> Found<T> {
     let mut found = Found::default();
     for path in subdirectories(dir).into_iter().map(|dir| dir.join(name)) {
-        match load(path.display(), &path) {
+        match load_placed(path.display(), &path) {
             Ok(Some(record)) => found.records.push(record),
             Ok(None) => {}
             Err(error) => {
@@ -265,8 +281,69 @@ pub(crate) fn load<T: DeserializeOwned>(
         .hint("use that version; this one leaves it alone"),
         Undecodable::Broken(error) => Error::new(Kind::Corrupt, &object, format!("{} is damaged", path.display()))
             .because(error)
-            .hint("restore the file from a backup, or move it away; the other objects are not affected"),
+            .hint(REPAIR),
     })
+}
+
+/// Whether an instance's directory holds drives or snapshots.
+pub(crate) fn holds_data(file: &Path) -> bool {
+    let Some(dir) = file.parent() else { return false };
+    let snapshots = fs::read_dir(dir.join("snapshots")).into_iter().flatten();
+    dir.join("data.img").exists() || snapshots.count() > 0
+}
+
+fn lost(id: InstanceId, file: &Path) -> Error {
+    let dir = file.parent().unwrap_or(file).display();
+    let text = format!("the record of {id} is gone; its drives are kept in {dir}");
+    Error::new(Kind::Corrupt, id, text).hint(
+        "'mvm doctor --repair' restores it from the version before, if there is one; else put \
+         instance.json back, or create another instance and copy data.img into it while both are stopped",
+    )
+}
+
+/// Reads a record; one that says that it belongs elsewhere is damaged: it was copied, or moved.
+fn load_placed<T: Placed>(object: impl std::fmt::Display, path: &Path) -> Result<Option<T>> {
+    let record: Option<T> = load(&object, path)?;
+    match record.as_ref().and_then(|record| record.misplaced(path)) {
+        None => Ok(record),
+        Some(whose) => Err(Error::new(
+            Kind::Corrupt,
+            &object,
+            format!("{} is the record of {whose}", path.display()),
+        )
+        .hint(REPAIR)),
+    }
+}
+
+/// What to do about a record that cannot be used.
+pub(crate) const REPAIR: &str = "'mvm doctor --repair' restores the version before it, or moves it aside and keeps the data; the other objects are not affected";
+
+/// The name the version before keeps.
+pub(crate) fn spare_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".bak");
+    path.with_file_name(name)
+}
+
+/// The version of a record before the one at `path`, when it is good.
+pub(crate) fn spare_of<T: Placed>(path: &Path) -> Option<T> {
+    let record: T = decode(&fs::read(spare_path(path)).ok()?).ok()?;
+    record.misplaced(path).is_none().then_some(record)
+}
+
+/// Keeps the version that is about to be replaced. One that cannot be kept is no reason not to
+/// write the next; then there is none, rather than one that is too old.
+fn keep_spare(path: &Path) {
+    let (spare, beside) = (spare_path(path), file::temporary(&spare_path(path)));
+    let _ = fs::remove_file(&beside);
+    let kept = fs::hard_link(path, &beside).and_then(|()| fs::rename(&beside, &spare));
+    // A rename onto another name of the same file does nothing: a write that failed left it so.
+    let _ = fs::remove_file(&beside);
+    let is_first = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    if kept.is_err_and(|error| !is_first(&error)) {
+        let _ = fs::remove_file(&beside);
+        let _ = fs::remove_file(&spare);
+    }
 }
 
 enum Undecodable {
@@ -288,6 +365,7 @@ fn save(object: impl std::fmt::Display, path: &Path, record: &impl Serialize) ->
         let json = serde_json::to_vec_pretty(record)
             .map_err(std::io::Error::from)
             .doing("encode", path)?;
+        keep_spare(path);
         file::write_durably(path, &json)
     };
     write().about(object, "write its record")

@@ -42,6 +42,7 @@ impl Service {
     /// # Errors
     /// When the state or run directory cannot be created.
     pub fn open(dirs: Dirs, exe: PathBuf, who: String) -> Result<Self> {
+        crate::failpoint::arm("mvm");
         for dir in [&dirs.state, &dirs.run, &dirs.cache, &dirs.tenants()] {
             file::create_dir(dir).about("", "prepare mvm's directories")?;
         }
@@ -87,6 +88,7 @@ impl Service {
     /// [`Kind::NotFound`], or what reading it said.
     pub fn tenant(&self, tenant: &TenantName) -> Result<TenantRecord> {
         self.records.tenant(tenant)?.ok_or_else(|| {
+            self.records.end_removals(&self.dirs.tenants());
             Error::new(Kind::NotFound, tenant, format!("there is no tenant {tenant}"))
                 .hint("'mvm tenant list --all' shows those there are")
         })
@@ -99,6 +101,7 @@ impl Service {
     pub fn pool(&self, pool: &PoolPath) -> Result<PoolRecord> {
         self.tenant(&pool.tenant)?;
         self.records.pool(pool)?.ok_or_else(|| {
+            self.records.end_removals(&self.dirs.tenant(&pool.tenant).join("pools"));
             Error::new(Kind::NotFound, pool, format!("there is no pool {pool}"))
                 .hint(format!("'mvm pool list {}' shows those there are", pool.tenant))
         })
@@ -122,6 +125,7 @@ impl Service {
         }
         // Say what is missing first: the tenant, the pool, or only the instance.
         self.pool(&path.pool)?;
+        self.records.end_removals(&self.dirs.pool(&path.pool).join("instances"));
         Err(Error::new(Kind::NotFound, path, format!("there is no instance {path}")).hint(format!(
             "'mvm instance list --tenant {}' shows those there are",
             path.pool.tenant

@@ -6,6 +6,11 @@
 //!   "vmm": "qemu",                     only this VMM        MVM_VMM
 //!   "accel": "tcg",                    only this one        MVM_ACCEL
 //!   "limits": "none",                  development only     MVM_LIMITS
+//!   "prespawn": {"most": 16, "mem_percent": 5, "qemu": false},
+//!                                      VMMs started ahead of wakes: MVM_PRESPAWN (0: none)
+//!   "bring_up_at_once": 8,             starts and wakes on their way at the same time
+//!   "probe_seconds": 10,               how long a guest may take that proves a VMM
+//!   "waive": ["smt"],                  what 'bootstrap --production' does not insist on here
 //!   "firecracker_digests": ["sha256…"] builds this host trusts
 //! }
 //! ```
@@ -21,6 +26,7 @@ use mvm_model::vm::{Accel, VmmKind};
 use serde::Deserialize;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
+use crate::doctor::Waiver;
 use crate::error::{Error, Kind, Result};
 use crate::service::Service;
 
@@ -37,8 +43,42 @@ pub struct Settings {
     pub accel: Option<Accel>,
     /// What VMs may use.
     pub limits: LimitsPolicy,
+    /// VMMs that are started ahead of wakes.
+    pub prespawn: Prespawn,
+    /// How many starts and wakes are on their way at the same time, at least 1; as many as there
+    /// are CPUs, and three, when nothing is said.
+    pub bring_up_at_once: Option<u32>,
+    /// How long the guest may take that proves a VMM: more where the host is a guest itself.
+    pub probe_seconds: Option<u32>,
+    /// What production does not insist on here.
+    pub waive: Vec<Waiver>,
     /// Builds of Firecracker this host trusts.
     pub firecracker_digests: Vec<Digest>,
+}
+
+/// What may wait for instances that sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prespawn {
+    /// At most so many VMMs wait; 0 turns it off.
+    pub most: u32,
+    /// All of them may take so much of the host's memory, percent.
+    pub mem_percent: u8,
+    /// Also QEMUs, of which each takes much more memory than a Firecracker.
+    pub qemu: bool,
+}
+
+impl Default for Prespawn {
+    fn default() -> Self {
+        Self { most: 16, mem_percent: 5, qemu: false }
+    }
+}
+
+impl Prespawn {
+    /// Whether a VMM of this kind is started ahead here.
+    pub fn admits(&self, vmm: VmmKind) -> bool {
+        self.most > 0 && (self.qemu || vmm == VmmKind::Firecracker)
+    }
 }
 
 /// Whether a VM may be started without limits.
@@ -79,7 +119,13 @@ impl Settings {
         if let Some(limits) = var("MVM_LIMITS") {
             settings.limits = word("MVM_LIMITS", &limits)?;
         }
-        Ok(settings)
+        if let Some(most) = var("MVM_PRESPAWN") {
+            settings.prespawn.most = number("MVM_PRESPAWN", &most)?;
+        }
+        match settings.bring_up_at_once {
+            Some(0) => Err(bad("bring_up_at_once: nothing would ever be started".into())),
+            _ => Ok(settings),
+        }
     }
 
     /// Whether a pair may be used at all.
@@ -93,6 +139,11 @@ fn word<T: for<'de> Deserialize<'de>>(name: &str, value: &OsString) -> Result<T>
     let text = value.to_string_lossy();
     T::deserialize(StrDeserializer::<ValueError>::new(&text))
         .map_err(|error| Error::new(Kind::Invalid, name, format!("{name}: {error}")))
+}
+
+fn number(name: &str, value: &OsString) -> Result<u32> {
+    let text = value.to_string_lossy();
+    text.parse().map_err(|error| Error::new(Kind::Invalid, name, format!("{name}: {error}")))
 }
 
 impl Service {
@@ -135,13 +186,27 @@ mod tests {
         assert!(settings.allows(VmmKind::Qemu, Accel::Tcg));
         assert!(!settings.allows(VmmKind::Firecracker, Accel::Kvm));
         assert_eq!(settings.limits, LimitsPolicy::None);
+        let file = r#"{"prespawn": {"qemu": true}}"#;
+        let prespawn = load(Some(file), &[("MVM_PRESPAWN", "2")]).unwrap().prespawn;
+        assert_eq!(prespawn, Prespawn { most: 2, mem_percent: 5, qemu: true });
+        assert!(prespawn.admits(VmmKind::Qemu) && !Prespawn::default().admits(VmmKind::Qemu));
     }
 
     #[test]
     fn what_is_not_understood_is_never_ignored() {
-        for file in ["", "{", r#"{"limit": "none"}"#, r#"{"limits": "off"}"#, r#"{"vmm": "xen"}"#] {
+        for file in [
+            "",
+            "{",
+            r#"{"limit": "none"}"#,
+            r#"{"limits": "off"}"#,
+            r#"{"vmm": "xen"}"#,
+            r#"{"prespawn": {"many": 3}}"#,
+            r#"{"bring_up_at_once": 0}"#,
+        ] {
             assert_eq!(load(Some(file), &[]).unwrap_err().kind, Kind::Invalid, "{file}");
         }
-        assert!(load(None, &[("MVM_LIMITS", "maybe")]).is_err());
+        for (name, value) in [("MVM_LIMITS", "maybe"), ("MVM_PRESPAWN", "all")] {
+            assert!(load(None, &[(name, value)]).is_err(), "{name}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 //!        ◀─ Report on stdout ─┘   │ relay: guest.sock ◀─ many clients
 //!                                 │        agent.sock (QEMU) ─▶ the guest agent's one port
 //!                                 │        v.sock (Firecracker) ─▶ a connection for each
-//!                                 └ VMM ended → exit.json → the record, if nobody holds it
+//!                                 └ VMM ended → exit.json → the record, if nobody holds it → the agent
 //! ```
 //!
 //! The VM does not need it: a shim that dies takes only the way to the guest agent with it, and
@@ -17,7 +17,11 @@ mod unit;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use mvm_api::Client;
+use mvm_api::agent::Nudge;
+use mvm_api::client::Found;
 use mvm_host::net::open_tap;
 use mvm_model::InstanceId;
 use mvm_model::vm::VmmKind;
@@ -27,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::dirs::Dirs;
+use crate::failpoint;
 use crate::guest::relay;
 use crate::service::Service;
 use unit::Starter;
@@ -40,6 +45,9 @@ pub const GUEST_SOCKET: &str = "guest.sock";
 
 /// Threads for what blocks: few, because a unit's threads are counted.
 const MOST_BLOCKING: usize = 8;
+
+/// How long the agent may take to hear that a VM ended.
+const NUDGE: Duration = Duration::from_secs(2);
 
 /// What a shim is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -93,6 +101,7 @@ impl Task {
 pub fn main() -> ExitCode {
     // A process group leader cannot start a session; we were forked, so we are none.
     let _ = nix::unistd::setsid();
+    failpoint::arm("supervisor");
     let order: Order = match serde_json::from_reader(io::stdin().lock()) {
         Ok(order) => order,
         Err(error) => return refuse("order", &error.to_string()),
@@ -198,5 +207,15 @@ async fn note(order: &Order) {
         Service::open(order.dirs.clone(), "/proc/self/exe".into(), "the VM's supervisor".into())
     {
         service.note_exit(&path).await;
+    }
+    nudge(&order.dirs.run).await;
+}
+
+/// Has the agent look, if there is one: what it is to do about it is its plan's.
+async fn nudge(run: &Path) {
+    if let Found::Agent(agent) = Client::find(run) {
+        let nudged = agent.call(&Nudge {}, |_| (), std::future::pending());
+        // An agent that does not answer looks at its next round.
+        let _ = tokio::time::timeout(NUDGE, nudged).await;
     }
 }

@@ -30,6 +30,10 @@ impl Service {
             snapshot_bytes: Snapshots::of(&dir).allocated_bytes(),
             rx_bytes: link_counter(&view.tap_dev, "tx_bytes"),
             tx_bytes: link_counter(&view.tap_dev, "rx_bytes"),
+            wakes: record.wakes.count,
+            slow_wakes: record.wakes.slow,
+            slow_because: record.wakes.slow_because.clone(),
+            vmm_waits: self.waiting_vmm(record).is_some(),
         };
         let guest_agent = match view.status {
             Status::Running => self.guest_word(record).await,

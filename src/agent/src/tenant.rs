@@ -246,15 +246,26 @@ impl Service {
         let mut record = self.tenant(name)?;
         {
             let _lock = self.lock_state().await?;
+            // Nothing is removed while something of it cannot be read: that may have a VM, or be a
+            // newer version's.
+            self.records.tenant_instances(name).all(name, "destroy it")?;
+            self.records.pools(name).all(name, "destroy it")?;
             record.destroying = true;
-            self.records.put_tenant(&record)?;
+            match self.records.put_tenant(&record) {
+                // A full disk must not keep anybody from freeing it.
+                Err(error) if error.kind == Kind::DiskFull => {}
+                other => other?,
+            }
         }
-        // A record that cannot be read may have a VM: nothing is removed beside it.
         for instance in self.records.tenant_instances(name).all(name, "destroy it")? {
             self.remove_instance(&instance.path()).await?;
         }
         for pool in self.records.pools(name).all(name, "destroy it")? {
-            self.remove_pool(&pool.path()).await?;
+            match self.remove_pool(&pool.path()).await {
+                // Somebody else destroys it too.
+                Err(error) if error.kind == Kind::NotFound => {}
+                other => other?,
+            }
         }
         let net = self.net().await?;
         self.forget_zone(record.network.tenant_net_id).await;

@@ -9,7 +9,7 @@ use mvm_host::net::dns;
 use mvm_model::NetId;
 use mvm_model::record::InstanceRecord;
 
-use crate::error::{About, Result};
+use crate::error::{About, Error, Kind, Result};
 use crate::network::link_exists;
 use crate::service::Service;
 
@@ -72,15 +72,26 @@ impl Service {
         names
     }
 
-    /// Removes what only a living VM needs: its run directory and its secrets in clear.
+    /// Removes what only a living VM needs: its secrets in clear and its run directory, but for
+    /// its logs, which say what happened.
     ///
     /// # Errors
     /// When something stays.
     pub fn forget_vm(&self, record: &InstanceRecord) -> Result<()> {
         let log = self.dirs.supervisor_log(record.instance_id);
-        file::remove_dir(&self.dirs.vm(record.instance_id))
-            .and_then(|()| file::remove_file(&log))
-            .about(record.path(), "remove what its VM left")?;
+        let doing = "remove what its VM left";
+        mvm_vmm::supervisor::keep_only_logs(&self.dirs.vm(record.instance_id))
+            .map_err(|error| Error::new(Kind::Failed, record.path(), doing).because(error))?;
+        file::remove_file(&log).about(record.path(), doing)?;
         self.forget_secrets(record)
+    }
+
+    /// Removes what a VM said, with the rest of it.
+    ///
+    /// # Errors
+    /// When something stays.
+    pub(crate) fn forget_logs(&self, record: &InstanceRecord) -> Result<()> {
+        let dir = self.dirs.vm(record.instance_id);
+        file::remove_dir(&dir).about(record.path(), "remove what its VM said")
     }
 }

@@ -12,6 +12,11 @@ use crate::wire::Unreadable;
 #[serde(deny_unknown_fields)]
 pub struct GetStatus {}
 
+/// Has the loop look at the host now: something changed that nobody asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nudge {}
+
 /// What [`GetStatus`] answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
@@ -28,13 +33,16 @@ pub struct Status {
     /// The desired state file it watches.
     #[serde(default)]
     pub desired: Option<String>,
+    /// The file with an Intent it watches.
+    #[serde(default)]
+    pub intent: Option<String>,
     /// When its loop last finished a round.
     #[serde(default)]
     pub last_round: Option<Millis>,
     /// What that round came to.
     #[serde(default)]
     pub last_report: Option<Report>,
-    /// Why its desired state file is not applied.
+    /// Why a file it watches is not applied, or not all of it.
     #[serde(default)]
     pub problem: Option<String>,
 }
@@ -63,6 +71,9 @@ pub struct Reconcile {
     /// Its name, for errors.
     #[serde(default)]
     pub name: String,
+    /// What it is.
+    #[serde(default)]
+    pub form: DocumentForm,
     /// Takes down what it does not name.
     #[serde(default)]
     pub prune: bool,
@@ -71,6 +82,17 @@ pub struct Reconcile {
     pub delete_data: bool,
     /// Gives up after so long, seconds.
     pub timeout_seconds: u64,
+}
+
+/// What a document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DocumentForm {
+    /// One node's desired state.
+    #[default]
+    DesiredState,
+    /// A whole Intent: what it no longer names is orphaned.
+    Intent,
 }
 
 /// Makes some tenants what their records ask for, now: what was done by hand does not hold.
@@ -93,6 +115,9 @@ pub struct Report {
     pub applied: Vec<String>,
     /// What was not changed.
     pub refused: Vec<Refused>,
+    /// The objects of those that an agent's loop tries again.
+    #[serde(default)]
+    pub pending: Vec<String>,
     /// The steps that were taken.
     pub done: Vec<String>,
     /// The steps that failed.
@@ -167,6 +192,12 @@ pub struct Operation {
     pub id: String,
     /// What was asked: `instance/change`.
     pub name: String,
+    /// The verb, in one word: `start`.
+    #[serde(default)]
+    pub verb: String,
+    /// What it is done to: `acme/workers/alice`; empty when it is about the whole host.
+    #[serde(default)]
+    pub object: String,
     /// Who asked: a user id.
     pub by: u32,
     /// When, milliseconds since the epoch.

@@ -77,6 +77,21 @@ pub struct Changed {
     /// Something a person should know about it.
     #[serde(default)]
     pub note: Option<String>,
+    /// Why it took longer than it should; empty mostly.
+    #[serde(default)]
+    pub slow: Vec<String>,
+    /// How long each part took, in order.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
+}
+
+/// A measured part of a transition.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Phase {
+    /// Its name: `load`, `resume`, `guest`, …
+    pub name: Cow<'static, str>,
+    /// How long it took, milliseconds.
+    pub ms: f64,
 }
 
 /// Destroys an instance with its data.
@@ -180,6 +195,18 @@ pub struct Counters {
     pub rx_bytes: u64,
     /// Bytes the guest sent.
     pub tx_bytes: u64,
+    /// How often it woke from its snapshot.
+    #[serde(default)]
+    pub wakes: u64,
+    /// How often of these that took longer than it should.
+    #[serde(default)]
+    pub slow_wakes: u64,
+    /// Why, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_because: Option<String>,
+    /// Whether a VMM waits for its wake.
+    #[serde(default)]
+    pub vmm_waits: bool,
 }
 
 /// An instance with its counters.

@@ -23,6 +23,7 @@ pub mod instance;
 pub mod net;
 pub mod node;
 pub mod pool;
+pub mod repair;
 mod request;
 pub mod secret;
 pub mod tenant;

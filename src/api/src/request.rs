@@ -3,7 +3,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{agent, deployment, event, image, instance, net, node, pool, secret, tenant, update};
+use crate::{
+    agent, deployment, event, image, instance, net, node, pool, repair, secret, tenant, update,
+};
 
 /// One operation: its fields are the request.
 pub trait Call: Serialize + DeserializeOwned + Into<Request> + Send {
@@ -74,6 +76,12 @@ macro_rules! calls {
                 match self { $(Self::$variant(_) => $name),* }
             }
 
+            fn fields(&self) -> serde_json::Value {
+                // Cannot fail: a call is read from the same form.
+                match self { $(Self::$variant(call) => serde_json::to_value(call),)* }
+                    .unwrap_or_default()
+            }
+
             /// Whether it may change something.
             pub fn effect(&self) -> Effect {
                 match self { $(Self::$variant(_) => Effect::$effect),* }
@@ -138,6 +146,7 @@ calls! {
     NodeGc(node::Gc) = "node/gc" Changes -> node::Collection,
     NodeOverview(node::GetOverview) = "node/overview" Reads -> node::Overview,
     NodeDoctor(node::Doctor) = "node/doctor" Reads -> node::Checks,
+    NodeRepair(repair::Repair) = "node/repair" Changes -> repair::Repaired,
     EventList(event::List) = "event/list" Reads -> Vec<event::Event>,
     EventVerify(event::Verify) = "event/verify" Reads -> Vec<event::Verified>,
     NetVerify(net::Verify) = "net/verify" Reads -> net::Report,
@@ -147,12 +156,50 @@ calls! {
     AgentDesired(agent::Desired) = "agent/desired" Reads -> agent::DesiredDocument,
     AgentReconcile(agent::Reconcile) = "agent/reconcile" Changes -> agent::Report,
     AgentReconcileTenants(agent::ReconcileTenants) = "agent/reconcile-tenants" Changes -> agent::Report,
+    AgentNudge(agent::Nudge) = "agent/nudge" Reads -> (),
     AgentOperations(agent::ListOperations) = "agent/operations" Reads -> Vec<agent::Operation>,
+}
+
+impl Request {
+    /// What it does, in one word: `start`.
+    pub fn verb(&self) -> String {
+        let named = self.name().split_once('/').map_or(self.name(), |(_, verb)| verb);
+        self.fields()["verb"].as_str().unwrap_or(named).to_owned()
+    }
+
+    /// What it is about: `acme/workers/alice`; empty when that is the whole host.
+    pub fn object(&self) -> String {
+        let fields = self.fields();
+        let text = |key: &&str| fields[*key].as_str().filter(|text| !text.is_empty());
+        if let Some(tenants) = fields["tenants"].as_array() {
+            let names: Vec<_> = tenants.iter().filter_map(|name| name.as_str()).collect();
+            return names.join(", ");
+        }
+        let keys = ["instance", "pool", "tenant", "name", "path"];
+        keys.iter().find_map(text).unwrap_or_default().to_owned()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_says_what_it_does_and_to_what() {
+        let told = |name, body: &str| {
+            let request = Request::decode(name, body.as_bytes()).unwrap();
+            (request.verb(), request.object())
+        };
+        let pair = |verb: &str, object: &str| (verb.to_owned(), object.to_owned());
+        let change = r#"{"instance": "acme/workers/alice", "verb": "start"}"#;
+        assert_eq!(told("instance/change", change), pair("start", "acme/workers/alice"));
+        let create = r#"{"pool": "acme/workers", "name": "alice"}"#;
+        assert_eq!(told("instance/create", create), pair("create", "acme/workers"));
+        let some = r#"{"tenants": ["acme", "globex"], "timeout_seconds": 9}"#;
+        let reconciled = pair("reconcile-tenants", "acme, globex");
+        assert_eq!(told("agent/reconcile-tenants", some), reconciled);
+        assert_eq!(told("agent/status", "{}"), pair("status", ""));
+    }
 
     #[test]
     fn a_call_is_read_back_by_its_name() {

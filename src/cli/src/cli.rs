@@ -14,7 +14,7 @@ use crate::command::{
 #[command(name = "mvm", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
     after_help = "Start here: mvm demo\n\nExit codes: 0 ok, 1 failed, 2 usage, 3 not found, \
-    4 refused (policy, owner, quota, state), 5 unavailable or timeout"
+    4 refused (policy, owner, quota, state), 5 unavailable, busy or timeout, 130 interrupted"
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -9,7 +9,7 @@ use mvm_agent::{shim, upkeep};
 use mvm_host::net::dns;
 use mvm_vmm::confine;
 
-use crate::command::bench::fleet;
+use crate::command::bench::{burst, fleet};
 
 /// Runs a hidden half if that is what was asked for.
 pub fn dispatch() -> Option<ExitCode> {
@@ -20,6 +20,7 @@ pub fn dispatch() -> Option<ExitCode> {
         shim::SUBCOMMAND => Some(shim::main()),
         upkeep::RESOLVER => Some(resolve()),
         fleet::SUBCOMMAND => Some(fleet::main(args)),
+        burst::SUBCOMMAND => Some(burst::main(args)),
         _ => None,
     }
 }

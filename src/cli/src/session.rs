@@ -166,6 +166,9 @@ pub async fn interrupted(cancel: &AtomicBool) {
 /// Tells of records that could not be read; the others are shown all the same.
 pub fn warn_of(unreadable: &[Unreadable]) {
     for record in unreadable {
-        eprintln!("warning: {}: {}", record.path, record.problem);
+        match record.problem.starts_with(&record.path) {
+            true => eprintln!("warning: {}", record.problem),
+            false => eprintln!("warning: {}: {}", record.path, record.problem),
+        }
     }
 }

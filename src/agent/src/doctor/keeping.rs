@@ -11,7 +11,7 @@ use mvm_model::record::Millis;
 
 use super::{Check, Health, when};
 use crate::error::Kind;
-use crate::records::Problem;
+use crate::records::{Problem, REPAIR};
 use crate::service::{Service, now};
 
 /// Images and a few snapshots, bytes.
@@ -57,7 +57,8 @@ impl Service {
             false => format!("{} is not on a dm-crypt device", self.dirs.state.display()),
         };
         Check::new("encryption", when(encrypted, Health::Warning), found)
-            .remedy("snapshots hold guests' memory: put the state directory on an encrypted disk")
+            .remedy("snapshots hold guests' memory: put the state directory on an encrypted disk, or waive it in host.json: \"waive\": [\"encryption\"]")
+            .mandatory()
     }
 
     /// Every record that cannot be used.
@@ -153,7 +154,7 @@ fn readable(problems: &[Problem]) -> Check {
     );
     let remedy = match first.kind {
         Kind::NewerState => "use the newer mvm that wrote it; this one leaves it alone",
-        _ => "restore the file from a backup, or move it away; the other objects are not affected",
+        _ => REPAIR,
     };
     Check::new("records", Health::Bad, found).remedy(remedy)
 }

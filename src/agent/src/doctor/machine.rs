@@ -116,7 +116,8 @@ fn swap(swaps: &str) -> Check {
         false => format!("active on {}", areas.join(", ")),
     };
     Check::new("swap", when(areas.is_empty(), Health::Warning), found)
-        .remedy("guests' memory can reach the disk: turn swap off, or encrypt it")
+        .remedy("guests' memory can reach the disk: turn swap off, or encrypt it and waive it in host.json: \"waive\": [\"swap\"]")
+        .mandatory()
 }
 
 #[cfg(test)]

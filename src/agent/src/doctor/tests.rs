@@ -45,7 +45,7 @@ fn damaged_and_newer_records_are_told_apart_and_a_key_is_missed() {
     assert_eq!(named(&good, "secret key").health, Health::Good);
     fs::write(&file, "{").unwrap();
     let damaged = service.keeping();
-    assert!(named(&damaged, "records").remedy.as_ref().unwrap().contains("backup"));
+    assert!(named(&damaged, "records").remedy.as_ref().unwrap().contains("doctor --repair"));
     fs::write(&file, r#"{"schema_version": 99}"#).unwrap();
     fs::write(service.dirs.tenants().join("acme/secrets.sealed"), "x").unwrap();
     let newer = service.keeping();

@@ -5,11 +5,12 @@ use mvm_vmm::StartMode;
 
 use super::Driver;
 use super::prepare::Prepared;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 impl Driver<'_> {
     /// created, stopped, failed → running.
     pub(super) async fn start(&mut self) -> Result<()> {
+        self.take_place().await?;
         self.begin(Transition::Starting).await?;
         self.boot(None).await
     }
@@ -19,7 +20,10 @@ impl Driver<'_> {
         let prepared = match self.prepare(None).await {
             Ok(prepared) => prepared,
             // Nothing runs yet: what was true before still is.
-            Err(error) => return self.take_back().and(Err(error)),
+            Err(error) => {
+                self.forget_secrets();
+                return self.take_back().and(Err(error));
+            }
         };
         match self.boot_prepared(&prepared).await {
             Ok(vm) => {
@@ -30,10 +34,19 @@ impl Driver<'_> {
                 // A VM that does not end keeps its transition: the next command settles it.
                 self.machine().kill().await?;
                 self.forget_secrets();
-                self.fail(&error)?;
+                match error.kind {
+                    Kind::Interrupted => self.called_back(&error)?,
+                    _ => self.fail(&error)?,
+                }
                 Err(error)
             }
         }
+    }
+
+    /// Nothing went wrong, and a boot loses nothing: what was true before still is.
+    fn called_back(&mut self, error: &Error) -> Result<()> {
+        self.record.note = Some(format!("its start was called off: {}", error.chain()));
+        self.take_back()
     }
 
     async fn boot_prepared(&mut self, prepared: &Prepared) -> Result<VmRef> {
@@ -41,7 +54,10 @@ impl Driver<'_> {
         let machine = self.machine();
         let vm = machine.launch(&prepared.blueprint, StartMode::Boot).await?;
         self.phase("spawn");
-        machine.await_guest(self.cancel).await?;
+        tokio::select! {
+            answered = machine.await_guest(self.cancel) => answered?,
+            off = self.wanted_off() => return Err(off),
+        }
         self.phase("guest");
         Ok(vm)
     }
@@ -92,7 +108,6 @@ impl Driver<'_> {
     }
 
     pub(super) fn vm(&self) -> Result<VmRef> {
-        use crate::error::Kind;
         let gone = || Error::new(Kind::Failed, self.record.path(), "the record names no VM");
         self.record.state.vm().cloned().ok_or_else(gone)
     }

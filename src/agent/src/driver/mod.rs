@@ -15,12 +15,15 @@
 //! instance in a state that is true: where nothing was lost the one before, else `failed` with
 //! what was kept.
 
+mod asked;
 mod boot;
+mod claim;
 mod prepare;
 mod renew;
 mod secrets;
 mod settle;
 mod sleep;
+mod stand_by;
 mod stop;
 mod wake;
 
@@ -29,19 +32,21 @@ use std::time::{Duration, Instant};
 
 use mvm_host::lock::{self, Lock};
 use mvm_model::InstancePath;
-use mvm_model::desired::Wanted;
 use mvm_model::intent::Object;
-use mvm_model::observed::{Failure, Parked};
-use mvm_model::record::{InstanceRecord, ManagedBy};
+use mvm_model::observed::Parked;
+use mvm_model::record::InstanceRecord;
 use mvm_model::resources::OverQuota;
 use mvm_model::state::{Decision, State, Transition, Verb, decide};
 
+use crate::admission::Place;
 use crate::error::{About, Error, Kind, Result};
 use crate::machine::Machine;
 use crate::service::{Service, now};
 
 /// How long a command waits for another one's transition of the same instance.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// From here on waiting for others that come up is a reason to be slow.
+const LONG_WAIT: Duration = Duration::from_millis(100);
 
 /// What a transition did.
 #[derive(Debug)]
@@ -84,6 +89,10 @@ pub(crate) struct Driver<'a> {
     phases: Vec<Phase>,
     slow: Vec<String>,
     last: Instant,
+    /// Its place among those that come up now.
+    place: Option<Place>,
+    /// Who was at it last, as they said.
+    former: Option<String>,
     _lock: Lock,
 }
 
@@ -113,7 +122,7 @@ impl Service {
         verb: Verb,
         cancel: &AtomicBool,
     ) -> Result<Outcome> {
-        let mut driver = Driver::open(self, path, cancel, PATIENCE).await?;
+        let mut driver = Driver::claim(self, path, cancel, asker, verb).await?;
         driver.asker = asker;
         driver.settle().await?;
         driver.apply(verb).await
@@ -173,11 +182,32 @@ impl Service {
             let _ = driver.settle().await;
         }
     }
+
+    /// Writes down what became of every instance whose VM ended and whose supervisor could not
+    /// tell. The agent's loop calls it.
+    pub(crate) async fn note_exits(&self) {
+        for record in self.records.all_instances().records {
+            if record.transition.is_none() && self.aftermath(&record).is_some() {
+                self.note_exit(&record.path()).await;
+            }
+        }
+    }
 }
 
 impl<'a> Driver<'a> {
-    async fn open(
+    pub(crate) async fn open(
         service: &'a Service,
+        path: &InstancePath,
+        cancel: &'a AtomicBool,
+        patience: Duration,
+    ) -> Result<Self> {
+        Self::open_as(service, &service.who, path, cancel, patience).await
+    }
+
+    /// The instance, held by somebody whom others are told of as `who`.
+    async fn open_as(
+        service: &'a Service,
+        who: &str,
         path: &InstancePath,
         cancel: &'a AtomicBool,
         patience: Duration,
@@ -186,7 +216,8 @@ impl<'a> Driver<'a> {
         let dir = service.dirs.instance(&path.pool, id);
         let gone =
             || Error::new(Kind::NotFound, path, format!("instance {path} was destroyed meanwhile"));
-        let lock = Lock::take(&lock::path_in(&dir), &service.who, patience).await;
+        let (place, mut former) = (lock::path_in(&dir), None);
+        let lock = Lock::take_after(&place, who, patience, &mut former).await;
         let lock = match lock {
             Err(_) if !dir.exists() => return Err(gone()),
             other => other.about(path, "change the instance")?,
@@ -195,7 +226,18 @@ impl<'a> Driver<'a> {
         let record = service.records.instance(&path.pool, id)?.ok_or_else(gone)?;
         let (phases, last) = (Vec::new(), Instant::now());
         let asker = Asker::Plan(record.parked);
-        Ok(Self { service, asker, record, cancel, phases, slow: Vec::new(), last, _lock: lock })
+        Ok(Self {
+            service,
+            asker,
+            record,
+            cancel,
+            phases,
+            slow: Vec::new(),
+            last,
+            place: None,
+            former,
+            _lock: lock,
+        })
     }
 
     async fn apply(mut self, verb: Verb) -> Result<Outcome> {
@@ -211,10 +253,13 @@ impl<'a> Driver<'a> {
             }
             Decision::Go(transition) => {
                 let (tenant, path) = (self.record.tenant_id.clone(), self.record.path());
+                let before = self.record.clone();
                 self.remember(verb);
                 let result = self.carry_out(transition).await;
-                if let Err(error) = &result {
-                    self.note_failure(verb, error);
+                match &result {
+                    Err(error) if error.kind == Kind::Interrupted => self.unsay(before),
+                    Err(error) => self.note_failure(verb, error),
+                    Ok(()) => {}
                 }
                 let event = format!("instance.{verb}");
                 self.service.audit_with(&tenant, path, &event, &result, &self.slowness()).await;
@@ -223,48 +268,6 @@ impl<'a> Driver<'a> {
             }
         };
         Ok(Outcome { record: self.record, already, phases: self.phases, slow: self.slow })
-    }
-
-    /// Remembers in the record who asked; written with the transition.
-    fn remember(&mut self, verb: Verb) {
-        let record = &mut self.record;
-        let parks = matches!(verb, Verb::Warm | Verb::Sleep);
-        match self.asker {
-            Asker::Plan(parked) => record.parked = if parks { parked } else { Parked::No },
-            Asker::Person => {
-                (record.manual, record.parked) = (Some(now()), Parked::No);
-                let theirs = record.name.is_some() && record.managed_by == ManagedBy::Local;
-                if theirs && let Some(wanted) = wanted(verb) {
-                    record.desired = Some(wanted);
-                }
-            }
-        }
-    }
-
-    /// A person asked for what is so already: that is worth remembering too.
-    fn affirm(&mut self, verb: Verb) -> Result<()> {
-        if self.asker != Asker::Person {
-            return Ok(());
-        }
-        self.remember(verb);
-        self.service.records.put_instance(&self.record)
-    }
-
-    /// Counts a transition that failed, so that a plan waits before it tries again. What a
-    /// person asked for and did not get is not kept so.
-    fn note_failure(&mut self, verb: Verb, error: &Error) {
-        let is_ours = !matches!(error.kind, Kind::Interrupted | Kind::Busy | Kind::NotFound);
-        if verb == Verb::Destroy || !is_ours {
-            return;
-        }
-        let count = self.record.failure.map_or(1, |failure| failure.count.saturating_add(1));
-        self.record.failure = Some(Failure { count, at: now() });
-        if self.asker == Asker::Person {
-            self.record.manual = None;
-        }
-        if let Err(error) = self.service.records.put_instance(&self.record) {
-            tracing::warn!(instance = %self.record.path(), error = error.chain(), "a failure is not noted");
-        }
     }
 
     async fn carry_out(&mut self, transition: Transition) -> Result<()> {
@@ -296,12 +299,13 @@ impl<'a> Driver<'a> {
         let frees = matches!(transition, Transition::Stopping | Transition::Destroying);
         self.record.transition = Some(transition);
         self.record.note = None;
-        self.last = Instant::now();
-        match self.service.records.put_instance(&self.record) {
+        let written = match self.service.records.put_instance(&self.record) {
             // A full disk must not keep anybody from freeing it.
             Err(error) if frees && error.kind == Kind::DiskFull => Ok(()),
             other => other,
-        }
+        };
+        self.phase("begin");
+        written
     }
 
     fn admit(&self, transition: &Transition) -> Result<std::result::Result<(), OverQuota>> {
@@ -331,13 +335,23 @@ impl<'a> Driver<'a> {
 
     /// Writes the state the transition led to.
     fn finish(&mut self, state: State) -> Result<()> {
-        if !matches!(state, State::Failed { .. }) {
+        self.enter(state);
+        self.service.records.put_instance(&self.record)
+    }
+
+    /// Notes the state without writing it. One that came up is not known to stay up: what failed
+    /// before counts on when it ends by itself soon.
+    fn enter(&mut self, state: State) {
+        let came_up = matches!(
+            self.record.transition,
+            Some(Transition::Starting | Transition::Waking { .. })
+        );
+        if !came_up && !matches!(state, State::Failed { .. }) {
             self.record.failure = None;
         }
         self.record.state = state;
         self.record.transition = None;
         self.record.since = now();
-        self.service.records.put_instance(&self.record)
     }
 
     /// Takes the transition back: the state before it holds.
@@ -349,6 +363,19 @@ impl<'a> Driver<'a> {
     /// Ends the transition in `failed`, keeping the data drive.
     fn fail(&mut self, reason: &Error) -> Result<()> {
         self.finish(State::Failed { reason: reason.chain(), kept: "the data drive".into() })
+    }
+
+    /// Waits for its turn to come up. Nothing is begun yet: those who wait do not stand in each
+    /// other's way, and nobody counts them.
+    async fn take_place(&mut self) -> Result<()> {
+        let place = self.service.wait_for_place(&self.record.tenant_id, self.cancel).await?;
+        if place.waited > LONG_WAIT {
+            let millis = place.waited.as_millis();
+            self.slow.push(format!("it waited {millis} ms for its turn among others"));
+        }
+        self.place = Some(place);
+        self.phase("turn");
+        Ok(())
     }
 
     /// The instance's VM, as its record has it now.
@@ -377,17 +404,6 @@ impl<'a> Driver<'a> {
         }
         Ok(())
     }
-}
-
-/// The status a verb asks a named instance to keep.
-fn wanted(verb: Verb) -> Option<Wanted> {
-    Some(match verb {
-        Verb::Start | Verb::Wake => Wanted::Running,
-        Verb::Warm => Wanted::Warm,
-        Verb::Sleep => Wanted::Sleeping,
-        Verb::Stop => Wanted::Stopped,
-        Verb::Destroy => return None,
-    })
 }
 
 /// Memory of this host, MiB.

@@ -3,6 +3,7 @@
 use mvm_guest_proto::config::{self, GuestConfig};
 use mvm_host::drive::{self, Missing, SmallFile, SmallId};
 use mvm_host::image::Revision;
+use mvm_host::net::dns;
 use mvm_host::packages::Arch;
 use mvm_model::image::{Restart, Workload};
 use mvm_model::record::TenantRecord;
@@ -40,12 +41,30 @@ impl Driver<'_> {
             self.service.records.put_instance(&self.record)?;
         }
         self.phase("drives");
+        let blueprint = self.blueprint(&revision).await?;
+        self.phase("proof");
+        Ok(Prepared { blueprint, made })
+    }
+
+    /// What a VM of this revision is started as, on the VMM that is proven here.
+    async fn blueprint(&self, revision: &Revision) -> Result<Blueprint> {
         let files = revision.files(Arch::HOST).about(self.record.path(), "use the pool's image")?;
         let proven = self.service.proven(&files).await?;
-        self.phase("proof");
-        let blueprint =
-            Blueprint::draw(self.service, &self.record, &files, &revision.manifest, proven)?;
-        Ok(Prepared { blueprint, made })
+        Blueprint::draw(self.service, &self.record, &files, &revision.manifest, proven)
+    }
+
+    /// What a wake would start now, with the small drives as they should be now.
+    pub(super) async fn blueprint_of_wake(&self) -> Result<Blueprint> {
+        let path = self.record.path();
+        let tenant = self.service.living_tenant(&self.record.tenant_id)?;
+        let digest = self
+            .record
+            .revision
+            .as_ref()
+            .ok_or_else(|| Error::new(Kind::Corrupt, &path, "it sleeps and names no image"))?;
+        let revision = self.service.verified_revision(&self.record.pool_path(), digest)?;
+        self.prepare_small_drives(&tenant, revision.manifest.workload.as_ref())?;
+        self.blueprint(&revision).await
     }
 
     fn revision(&self, digest: Option<Digest>) -> Result<Revision> {
@@ -60,13 +79,22 @@ impl Driver<'_> {
         self.service.verified_revision(&pool, &digest)
     }
 
-    /// Bridge, rules, tap and name, all of which may be there already.
-    async fn prepare_network(&self, tenant: &TenantRecord) -> Result<()> {
+    /// Bridge, rules, tap and name, all of which may be there already. Nothing is listed where
+    /// nothing changed since it was.
+    pub(super) async fn prepare_network(&self, tenant: &TenantRecord) -> Result<()> {
         let path = self.record.path();
         let net = self.service.net().await?;
-        net.ensure_tenant(&net_of(tenant)).await.about(&path, "set up the tenant's network")?;
-        let port = port_of(&self.record, tenant.network.ipv4_subnet);
+        let (whole, port) = (net_of(tenant), port_of(&self.record, tenant.network.ipv4_subnet));
+        let resolver = dns::pid(&self.service.dirs.run);
+        if net.is_untouched(&whole, &port).await && resolver.await.is_some() {
+            return Ok(());
+        }
+        let before = net.generation();
+        net.ensure_tenant(&whole).await.about(&path, "set up the tenant's network")?;
         net.ensure_port(&port).await.about(&path, "set up its network port")?;
+        if let Some(before) = before {
+            net.remember(&whole, &port, before).await;
+        }
         self.service.refresh_dns().await
     }
 

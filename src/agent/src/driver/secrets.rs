@@ -37,7 +37,11 @@ impl Service {
         match driver.record.state {
             State::Running { .. } => driver.push_secrets().await.map(|()| Delivery::Now),
             State::Warm { .. } => Ok(Delivery::AtResume),
-            State::Sleeping { .. } => driver.park().map(|()| Delivery::AtWake),
+            State::Sleeping { .. } => {
+                driver.park()?;
+                driver.stand_by().await;
+                Ok(Delivery::AtWake)
+            }
             State::Created | State::Stopped | State::Failed { .. } => {
                 self.forget_secrets(&driver.record)?;
                 Ok(Delivery::AtStart)

@@ -50,19 +50,21 @@ impl Driver<'_> {
         }
         machine.prepare_sleep().await?;
         self.phase("guest");
-        self.check_cancel()?;
+        self.check_called_off()?;
         machine.pause().await?;
         self.phase("pause");
         let draft = snapshots.draft(generation).about(&path, "write its snapshot")?;
-        let written = match machine.save(draft.dir(), self.cancel).await {
+        let written = match machine.save(draft.dir(), self.called_off()).await {
             Ok(()) => self.commit(draft, vm, generation),
             Err(error) => {
                 let _ = draft.abandon();
-                Err(error)
+                // Who called it off says more than that it was.
+                self.check_called_off().and(Err(error))
             }
         };
         self.phase("snapshot");
-        written
+        // The last moment: from here on the VM is ended.
+        written.and_then(|()| self.check_called_off())
     }
 
     fn commit(&self, draft: Draft, vm: &VmRef, generation: u64) -> Result<()> {
@@ -102,7 +104,10 @@ impl Driver<'_> {
         self.phase("end");
         self.park_if_possible();
         self.phase("park");
-        self.finish(State::Sleeping { generation })
+        self.finish(State::Sleeping { generation })?;
+        self.stand_by().await;
+        self.phase("stand by");
+        Ok(())
     }
 
     /// Lets the VM go on after a sleep that did not happen.

@@ -46,6 +46,7 @@ impl Driver<'_> {
         self.begin(Transition::Destroying).await?;
         self.machine().kill().await?;
         self.service.forget_vm(&self.record)?;
+        self.service.forget_logs(&self.record)?;
         self.remove_port().await?;
         let dir = self.service.instance_dir(&self.record);
         self.service.records.remove(&path, &dir)?;

@@ -13,6 +13,7 @@ use mvm_vmm::StartMode;
 use super::Driver;
 use super::boot::and;
 use super::prepare::Prepared;
+use super::stand_by::Ahead;
 use crate::blueprint;
 use crate::error::{About, Error, Kind, Result};
 
@@ -44,6 +45,7 @@ enum Fault {
 
 impl Driver<'_> {
     pub(super) async fn wake(&mut self, generation: u64) -> Result<()> {
+        self.take_place().await?;
         self.begin(Transition::Waking { generation }).await?;
         let snapshots = Snapshots::of(&self.service.instance_dir(&self.record));
         let prepared = match self.prepare(self.record.revision.clone()).await {
@@ -92,14 +94,22 @@ impl Driver<'_> {
         prepared: &Prepared,
         generation: u64,
     ) -> Result<Result<VmRef>> {
-        let mut last = None;
-        for _ in 0..ATTEMPTS {
+        let (mut last, mut left) = (None, ATTEMPTS);
+        let mut ahead = self.take_ahead(prepared).await;
+        while left > 0 {
             if let Err(interrupted) = self.check_cancel() {
                 return self.take_back().and(Err(interrupted));
             }
-            match self.attempt(snapshots, prepared, generation).await {
+            let waited = ahead.take();
+            let is_fresh = waited.is_none();
+            match self.attempt(snapshots, prepared, generation, waited).await {
                 Attempt::Woken(vm) => return Ok(Ok(vm)),
-                Attempt::Again(fault, error) => last = Some((fault, error)),
+                // It may have been its own fault: it costs time, never one of the attempts.
+                Attempt::Again(_, error) if !is_fresh => {
+                    let reason = error.chain();
+                    self.slow.push(format!("the VMM that waited could not be used: {reason}"));
+                }
+                Attempt::Again(fault, error) => (last, left) = (Some((fault, error)), left - 1),
                 Attempt::Spent(error) => return Ok(Err(error)),
                 Attempt::Stuck(error) => return Err(error),
             }
@@ -116,14 +126,29 @@ impl Driver<'_> {
         }
     }
 
+    /// The VMM that waits for this wake; that there is none is a reason to be slow.
+    async fn take_ahead(&mut self, prepared: &Prepared) -> Option<VmRef> {
+        let ahead = self.ahead(prepared).await;
+        self.phase("ahead");
+        match ahead {
+            Ahead::Ready(vm) => Some(vm),
+            Ahead::Missing(reason) => {
+                self.slow.push(reason.into());
+                None
+            }
+            Ahead::NotWanted => None,
+        }
+    }
+
     async fn attempt(
         &mut self,
         snapshots: &Snapshots,
         prepared: &Prepared,
         generation: u64,
+        ahead: Option<VmRef>,
     ) -> Attempt {
         let machine = self.machine();
-        let vm = match self.load(snapshots, prepared, generation).await {
+        let vm = match self.load(snapshots, prepared, generation, ahead).await {
             Ok(vm) => vm,
             Err((fault, error)) => {
                 return match machine.kill().await {
@@ -168,11 +193,18 @@ impl Driver<'_> {
         snapshots: &Snapshots,
         prepared: &Prepared,
         generation: u64,
+        ahead: Option<VmRef>,
     ) -> Result<VmRef, (Fault, Error)> {
         let machine = self.machine();
-        let launched = machine.launch(&prepared.blueprint, StartMode::Restore).await;
-        let vm = launched.map_err(|error| (Fault::Host, error))?;
-        self.phase("spawn");
+        let vm = match ahead {
+            Some(vm) => vm,
+            None => {
+                let launched = machine.launch(&prepared.blueprint, StartMode::Restore).await;
+                let vm = launched.map_err(|error| (Fault::Host, error))?;
+                self.phase("spawn");
+                vm
+            }
+        };
         let restored = machine.restore(&snapshots.path(generation)).await;
         restored.map_err(|error| (Fault::Snapshot, error))?;
         self.phase("load");
@@ -181,6 +213,7 @@ impl Driver<'_> {
 
     async fn woken(&mut self, snapshots: &Snapshots, generation: u64, vm: VmRef) -> Result<()> {
         self.record.note = and(self.record.note.take(), self.catch_up_secrets().await);
+        self.record.wakes.add(&self.slow);
         self.finish(State::Running { vm })?;
         // QEMU has read the memory file whole. Firecracker maps it until it ends; its jail holds
         // the file, without a name here that somebody could resume it by.
@@ -194,6 +227,8 @@ impl Driver<'_> {
         let note = format!(
             "booted from its drives instead of its snapshot: {doubt}; the data drive was kept"
         );
+        // One that waits for a snapshot must not be taken for the VM that boots.
+        self.machine().kill().await?;
         // From here on an interruption must not find a sleeping instance again.
         self.record.state =
             State::Failed { reason: doubt.to_owned(), kept: "the data drive".into() };

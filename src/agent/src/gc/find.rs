@@ -188,8 +188,23 @@ pub(super) fn of_instance(service: &Service, record: &InstanceRecord) -> Vec<Gar
     snapshots.into_iter().chain(unfinished.map(garbage(Waste::Unfinished))).collect()
 }
 
+/// What interrupted commands left, and what an earlier boot did: nothing of it holds data.
+pub(crate) fn litter(service: &Service) -> Vec<(Waste, PathBuf)> {
+    let mut search = Search { service, garbage: Vec::new(), kept: Vec::new() };
+    search.proofs();
+    search.half_removed();
+    let mut found: Vec<_> =
+        search.garbage.into_iter().map(|garbage| (garbage.waste, garbage.path)).collect();
+    for record in service.records.all_instances().records {
+        let files = list(&service.instance_dir(&record)).into_iter();
+        let unfinished = files.filter(|path| is_unfinished(&name(path)));
+        found.extend(unfinished.map(|path| (Waste::Unfinished, path)));
+    }
+    found
+}
+
 /// The snapshot a state needs: the one it sleeps in, or the one its VM may have mapped.
-fn needed_generation(state: &State) -> Option<u64> {
+pub(crate) fn needed_generation(state: &State) -> Option<u64> {
     match state {
         State::Sleeping { generation } => Some(*generation),
         State::Running { vm } | State::Warm { vm } => vm.resumed_from,
@@ -235,8 +250,16 @@ fn is_old(path: &Path) -> bool {
 }
 
 impl Service {
+    /// Owners of data drives, whether a record leads to them or not: nobody else gets their uid.
+    pub(crate) fn kept_uids(&self) -> Vec<u32> {
+        let pools = list(&self.dirs.tenants()).into_iter().flat_map(|t| list(&t.join("pools")));
+        let instances = pools.flat_map(|pool| list(&pool.join("instances")));
+        let owner = |dir: PathBuf| dir.join("data.img").symlink_metadata().ok().map(|it| it.uid());
+        instances.filter_map(owner).collect()
+    }
+
     /// Ids there are directories for, whether their records can be read or not.
-    fn instance_ids(&self) -> Vec<InstanceId> {
+    pub(crate) fn instance_ids(&self) -> Vec<InstanceId> {
         let pools = list(&self.dirs.tenants()).into_iter().flat_map(|t| list(&t.join("pools")));
         let instances = pools.flat_map(|pool| list(&pool.join("instances")));
         instances.filter_map(|dir| name(&dir).parse().ok()).collect()

@@ -22,7 +22,8 @@ impl Handle for Desired {
 
 impl Handle for Reconcile {
     async fn handle(self, service: &Service, control: &Control) -> Result<Report> {
-        let desired = self.document.map(|text| intent::parse(&text, &self.name)).transpose()?;
+        let parse = |text: String| intent::parse_document(&text, &self.name, self.form);
+        let document = self.document.map(parse).transpose()?;
         let options = Options {
             prune: self.prune,
             delete_data: self.delete_data,
@@ -30,6 +31,6 @@ impl Handle for Reconcile {
             person: true,
         };
         let Control { progress, cancel } = control.clone();
-        service.reconcile(desired, options, &progress, &cancel).await
+        service.reconcile(document, options, &progress, &cancel).await
     }
 }

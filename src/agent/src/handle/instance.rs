@@ -2,7 +2,7 @@
 
 use mvm_api::instance::{
     Change, Changed, Create, Destroy, GetStats, HostLog, HostLogSource, HostLogText, Info, List,
-    Listed, Stats, View,
+    Listed, Phase, Stats, View,
 };
 use mvm_api::net::{Finding, Report, Verify};
 use mvm_host::net::Severity;
@@ -68,8 +68,14 @@ impl Handle for Change {
             view: service.view(&outcome.record),
             already: outcome.already.map(Into::into),
             note: outcome.record.note,
+            slow: outcome.slow,
+            phases: outcome.phases.iter().map(phase).collect(),
         })
     }
+}
+
+fn phase(phase: &crate::driver::Phase) -> Phase {
+    Phase { name: phase.name.into(), ms: phase.took.as_secs_f64() * 1000.0 }
 }
 
 impl Handle for Destroy {

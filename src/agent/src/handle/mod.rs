@@ -111,6 +111,7 @@ pub async fn request(request: Request, service: &Service, control: &Control) -> 
         Request::NodeGc(call) => answer(call, service, control).await,
         Request::NodeOverview(call) => answer(call, service, control).await,
         Request::NodeDoctor(call) => answer(call, service, control).await,
+        Request::NodeRepair(call) => answer(call, service, control).await,
         Request::EventList(call) => answer(call, service, control).await,
         Request::EventVerify(call) => answer(call, service, control).await,
         Request::NetVerify(call) => answer(call, service, control).await,
@@ -120,6 +121,7 @@ pub async fn request(request: Request, service: &Service, control: &Control) -> 
         Request::AgentDesired(call) => answer(call, service, control).await,
         Request::AgentReconcile(call) => answer(call, service, control).await,
         Request::AgentReconcileTenants(call) => answer(call, service, control).await,
+        Request::AgentNudge(call) => answer(call, service, control).await,
         Request::AgentOperations(call) => answer(call, service, control).await,
     }
 }

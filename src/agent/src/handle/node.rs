@@ -5,6 +5,8 @@ use mvm_api::node::{
     NodeStats, Overview,
 };
 
+use mvm_api::repair::{Repair, Repaired};
+
 use super::{Control, Handle};
 use crate::error::Result;
 use crate::service::Service;
@@ -42,5 +44,11 @@ impl Handle for GetOverview {
 impl Handle for Doctor {
     async fn handle(self, service: &Service, _: &Control) -> Result<Checks> {
         Ok(Checks { checks: service.checks().await, vmms: service.proofs_made() })
+    }
+}
+
+impl Handle for Repair {
+    async fn handle(self, service: &Service, _: &Control) -> Result<Repaired> {
+        service.repair(self.mode, std::time::Duration::from_secs(self.min_age_seconds)).await
     }
 }

@@ -1,6 +1,7 @@
 use std::fs;
 
-use mvm_model::desired::{TenantSpec, Wanted};
+use mvm_model::desired::{InstanceSpec, TenantSpec, Wanted};
+use mvm_model::intent::Object;
 use mvm_model::record::DesiredCounts;
 
 use super::*;
@@ -139,6 +140,76 @@ async fn the_loop_leaves_what_people_changed_since() {
     assert_eq!(apply(&service, &state).await.changes.len(), 1, "a person's command does it again");
 }
 
+/// A reason that may pass is waited for, and only what it hindered is tried again.
+#[tokio::test]
+async fn the_loop_tries_again_what_could_not_be_made() {
+    let (_root, service) = testing::service();
+    let more = |service: &Service| {
+        service.pool(&"acme/more".parse().unwrap()).unwrap().desired_counts.running
+    };
+    let state = present(&service, |tenant| {
+        let mut second = tenant.pools[0].clone();
+        second.pool_id = "more".parse().unwrap();
+        second.desired_counts.running = 2;
+        tenant.pools[0].desired_counts.warm = 5;
+        tenant.pools.push(second);
+    });
+    let by_loop =
+        async || service.apply_desired(&state, Source::File, Repeat::OnlyNew).await.unwrap();
+    let first = by_loop().await;
+    assert_eq!(first.changes, ["add pool acme/more"]);
+    assert_eq!(first.pending, BTreeSet::from(["acme/workers".into()]));
+    let path: PoolPath = "acme/more".parse().unwrap();
+    service.scale_pool(&path, Scale { running: Some(1), ..Scale::default() }).await.unwrap();
+    assert_eq!(by_loop().await.pending, first.pending);
+    let room = TenantUpdate { max_warm: Some(5), ..TenantUpdate::default() };
+    service.update_tenant(&path.tenant, room).await.unwrap();
+    let again = by_loop().await;
+    assert_eq!(again.changes, ["update pool acme/workers"]);
+    assert!(again.pending.is_empty() && by_loop().await.changes.is_empty());
+    assert_eq!((counts(&service).warm, more(&service)), (5, 1), "a person's change was undone");
+}
+
+#[tokio::test]
+async fn what_nix_no_longer_declares_is_orphaned() {
+    let (_root, service) = testing::service();
+    let mut by_hand = service.desired().unwrap().tenants[0].pools[0].clone();
+    by_hand.pool_id = "by-hand".parse().unwrap();
+    apply(&service, &present(&service, |tenant| tenant.pools.push(by_hand))).await;
+    own(&service, ManagedBy::Nix);
+    let acme = Object::Tenant("acme".parse().unwrap());
+    service.adopt(&acme, ManagedBy::Nix).await.unwrap();
+    let mut intent = service.intent();
+    let mut web = intent.tenants[0].pools[0].clone();
+    web.pool_id = "web".parse().unwrap();
+    intent.tenants[0].pools = vec![web];
+    let nix = async |intent: &Intent| {
+        let text = serde_json::to_string(intent).unwrap();
+        let Document::Intent(read) =
+            parse_document(&text, "/etc/mvm/fleet.json", DocumentForm::Intent).unwrap()
+        else {
+            panic!("another form")
+        };
+        service.apply_complete(read, Source::Nix).await
+    };
+    let applied = nix(&intent).await.unwrap();
+    assert_eq!(applied.changes, ["add pool acme/web", "orphan pool acme/workers"]);
+    let of = |pool: &str| service.pool(&format!("acme/{pool}").parse().unwrap()).unwrap();
+    assert_eq!(of("web").managed_by, ManagedBy::Nix);
+    assert!(of("workers").orphaned && !of("by-hand").orphaned);
+    // Again it is nothing; what says nothing orphans nothing; and it is for this host alone.
+    assert_eq!(nix(&intent).await.unwrap().changes, [""; 0]);
+    assert_eq!(nix(&Intent::default()).await.unwrap().changes, [""; 0]);
+    for host_id in ["atlas", "titan"] {
+        let host_id = host_id.parse().unwrap();
+        let (node_id, address, labels) = (None, None, Default::default());
+        intent.hosts.push(intent::HostSpec { host_id, node_id, address, labels });
+    }
+    let error = nix(&intent).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Refused);
+    assert!(error.message.contains("2 hosts"), "{error}");
+}
+
 #[tokio::test]
 async fn pruning_marks_and_never_takes_the_critical() {
     let (_root, service) = testing::service();
@@ -178,8 +249,10 @@ fn what_is_no_document_says_so_and_changes_nothing() {
         assert_eq!((error.kind.exit_code(), error.object.as_str()), (2, "F"));
         assert!(error.hint.is_some_and(|hint| !hint.is_empty()), "{text}");
     }
-    let missing = read_file(Path::new("/nowhere/at/all.json")).unwrap_err();
-    assert_eq!(missing.kind.exit_code(), 3);
+    for form in [DocumentForm::DesiredState, DocumentForm::Intent] {
+        let missing = read_file(Path::new("/nowhere/at/all.json"), form).unwrap_err();
+        assert_eq!(missing.kind.exit_code(), 3);
+    }
 }
 
 #[test]

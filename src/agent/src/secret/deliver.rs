@@ -4,10 +4,18 @@ use std::time::Duration;
 
 use mvm_api::secret::{Delivered, Delivery};
 use mvm_model::{InstancePath, TenantName};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::error::Kind;
 use crate::service::Service;
+
+/// What a delivery came to; one that broke off is said as well.
+fn told(instance: InstancePath, ended: Result<Option<Delivered>, JoinError>) -> Option<Delivered> {
+    ended.unwrap_or_else(|error| {
+        let delivery = Delivery::NotYet { why: format!("the delivery broke off: {error}") };
+        Some(Delivered { instance, delivery })
+    })
+}
 
 /// How many instances are served at once.
 const AT_ONCE: usize = 8;
@@ -50,8 +58,9 @@ impl Service {
             while served.len() < AT_ONCE
                 && let Some((at, instance)) = waiting.next()
             {
-                let service = self.clone();
-                served.spawn(async move { (at, service.deliver_to(instance, patience).await) });
+                let (service, name) = (self.clone(), instance.clone());
+                let one = async move { service.deliver_to(instance, patience).await };
+                served.spawn(async move { (at, told(name, tokio::spawn(one).await)) });
             }
             match served.join_next().await {
                 None => break,

@@ -118,6 +118,10 @@ async fn call(daemon: &Arc<Daemon>, peer: &Peer, request: Request) -> Result<Ans
     match &request {
         Request::AgentStatus(_) => return reply(&daemon.status()?),
         Request::AgentOperations(_) => return reply(&daemon.operations.list()),
+        Request::AgentNudge(_) => {
+            daemon.nudge.notify_one();
+            return reply(&());
+        }
         _ => {}
     }
     let service = daemon.service.on_behalf(&peer.name);
@@ -138,7 +142,7 @@ fn reply(value: &impl serde::Serialize) -> Result<Answer> {
 
 /// Begins what changes things: a task of its own, which no caller's leaving ends.
 fn begin(daemon: &Arc<Daemon>, peer: &Peer, service: Service, request: Request) -> Arc<Running> {
-    let operation = daemon.operations.begin(request.name(), peer.uid);
+    let operation = daemon.operations.begin(&request, peer.uid);
     let (daemon, running) = (daemon.clone(), operation.clone());
     tokio::spawn(async move {
         let told = running.clone();
@@ -226,6 +230,12 @@ async fn guest(
 
 /// What only a running agent can answer, asked of a process that is none.
 impl handle::Handle for mvm_api::agent::GetStatus {
+    async fn handle(self, _: &Service, _: &Control) -> Result<<Self as Call>::Reply> {
+        Err(no_agent())
+    }
+}
+
+impl handle::Handle for mvm_api::agent::Nudge {
     async fn handle(self, _: &Service, _: &Control) -> Result<<Self as Call>::Reply> {
         Err(no_agent())
     }

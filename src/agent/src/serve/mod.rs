@@ -5,8 +5,8 @@
 //!  socket ───┤                                     ├ operations       (changes; may be watched)
 //!            │                                     └ guest            (bytes to a guest's agent)
 //!  interval ─┤
-//!  nudge ────┼ rounds ── apply the file if it changed ── Service::reconcile
-//!  file ─────┘
+//!  nudge ────┼ rounds ── apply the files that changed ── Service::reconcile
+//!  files ────┘
 //!  signals ── stop: no new connections, the round stops where it is safe, operations end
 //! ```
 //!
@@ -18,6 +18,7 @@ mod operations;
 mod peer;
 mod rounds;
 mod socket;
+mod watched;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub struct Options {
     pub interval: Duration,
     /// A desired state file to apply, now and whenever it changes.
     pub desired: Option<PathBuf>,
+    /// A file with Nix's Intent to apply, now and whenever it changes.
+    pub intent: Option<PathBuf>,
 }
 
 /// An agent that runs: what its connections and its loop share.
@@ -92,6 +95,8 @@ pub async fn serve(
     // The host's boot took what was ready for wakes.
     let service = daemon.service.clone();
     let refreshing = tokio::spawn(async move { drop(service.refresh_secrets().await) });
+    let sweeping = (daemon.service.clone(), daemon.stopping.clone());
+    let sweeping = tokio::spawn(crate::stray::watch(sweeping.0, sweeping.1));
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
     tracing::info!(socket = %socket::path(&daemon.service.dirs.run).display(), "agent ready");
     accept(&daemon, listener, stop).await;
@@ -107,6 +112,7 @@ pub async fn serve(
     }
     watchdog.abort();
     refreshing.abort();
+    sweeping.abort();
     socket::remove(&daemon.service.dirs.run);
     Ok(())
 }
@@ -163,6 +169,7 @@ impl Daemon {
             started_at: self.started_at,
             interval_seconds: self.options.interval.as_secs(),
             desired: self.options.desired.as_ref().map(|path| path.display().to_string()),
+            intent: self.options.intent.as_ref().map(|path| path.display().to_string()),
             last_round: round.at,
             last_report: round.report,
             problem: round.problem,

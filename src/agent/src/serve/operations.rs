@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mvm_api::Request;
 use mvm_api::agent::{Ended, Operation};
 use mvm_api::wire::Event;
 use tokio::sync::watch;
@@ -42,11 +43,18 @@ struct Log {
 
 impl Operations {
     /// Begins one.
-    pub fn begin(&self, name: &str, by: u32) -> Arc<Running> {
+    pub fn begin(&self, request: &Request, by: u32) -> Arc<Running> {
         // Unpredictable, so that an id of an agent before this one names nothing.
         let id = format!("op-{:08x}", random::<u32>());
-        let about =
-            Operation { id: id.clone(), name: name.into(), by, started_at: now(), ended: None };
+        let about = Operation {
+            id: id.clone(),
+            name: request.name().into(),
+            verb: request.verb(),
+            object: request.object(),
+            by,
+            started_at: now(),
+            ended: None,
+        };
         let running = Arc::new(Running {
             about,
             cancel: Arc::default(),
@@ -178,6 +186,11 @@ mod tests {
         Event::Progress(Progress { what: what.into(), done, total: None })
     }
 
+    fn start() -> Request {
+        let body = br#"{"instance": "acme/workers/alice", "verb": "start"}"#;
+        Request::decode("instance/change", body).unwrap()
+    }
+
     async fn seen(one: Arc<Running>) -> Vec<Event> {
         let (mut seen, mut following) = (Vec::new(), one.follow());
         while let Some(event) = following.next().await {
@@ -189,20 +202,22 @@ mod tests {
     #[tokio::test]
     async fn whoever_watches_late_sees_all_of_it() {
         let operations = Operations::default();
-        let one = operations.begin("pool/build", 0);
+        let one = operations.begin(&start(), 0);
         (0..5).for_each(|n| one.add(sign("copy", n)));
         one.add(sign("pack", 0));
         one.add(Event::Reply(7.into()));
         let all = seen(one).await;
         let id = Event::Operation(operations.list()[0].id.clone());
         assert_eq!(all, [id, sign("copy", 4), sign("pack", 0), Event::Reply(7.into())]);
-        assert!(matches!(operations.list()[0].ended, Some(Ended::Done { .. })));
+        let told = &operations.list()[0];
+        assert!(matches!(told.ended, Some(Ended::Done { .. })));
+        assert_eq!((&*told.verb, &*told.object), ("start", "acme/workers/alice"));
     }
 
     #[tokio::test]
     async fn a_watcher_gets_what_comes_and_may_leave() {
         let operations = Operations::default();
-        let one = operations.begin("pool/build", 0);
+        let one = operations.begin(&start(), 0);
         let watching = tokio::spawn(seen(one.clone()));
         drop(one.clone().follow());
         for step in ["a", "b"] {
@@ -219,9 +234,9 @@ mod tests {
     #[test]
     fn what_is_on_its_way_is_never_forgotten() {
         let operations = Operations::default();
-        let first = operations.begin("first", 0);
+        let first = operations.begin(&start(), 0);
         for _ in 0..2 * REMEMBERED {
-            operations.begin("more", 0).add(Event::Reply(1.into()));
+            operations.begin(&start(), 0).add(Event::Reply(1.into()));
         }
         assert!(operations.list().len() <= REMEMBERED);
         assert!(operations.get(&first.about.id).is_some());

@@ -1,23 +1,22 @@
-//! The loop: applies the desired state file when it changed, then makes the host what its
-//! records ask for. Every round looks at everything again; it takes no input but what is there.
+//! The loop: applies the files it watches when they changed, then makes the host what its records
+//! ask for. Every round looks at everything again; it takes no input but what is there.
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
-use mvm_api::agent::Report;
-use mvm_model::desired::DesiredState;
+use mvm_api::agent::{DocumentForm, Report};
 use mvm_model::record::Millis;
 
 use super::Daemon;
+use super::watched::{Backoff, Watched};
 use crate::build::SharedSink;
 use crate::error::{Error, Result};
-use crate::intent::read_file;
+use crate::intent::Document;
 use crate::reconcile::Options;
 use crate::service::now;
 
-/// How often the desired state file is looked at.
+/// How often the watched files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What the loop last did.
@@ -33,7 +32,7 @@ pub struct Round {
     pub at: Option<Millis>,
     /// What it came to.
     pub report: Option<Report>,
-    /// Why the desired state file is not applied, or the round failed.
+    /// Why a watched file is not applied, or not all of it, or why the round failed.
     pub problem: Option<String>,
 }
 
@@ -43,56 +42,67 @@ impl Rounds {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn ended(&self, outcome: Result<Report>, unusable: Option<String>) {
+    fn ended(&self, outcome: Result<Report>, unapplied: Option<String>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.at = Some(now());
         match outcome {
-            Ok(report) => (last.report, last.problem) = (Some(report), unusable),
+            Ok(report) => (last.report, last.problem) = (Some(report), unapplied),
             Err(error) => last.problem = Some(error.chain()),
         }
     }
 }
 
-/// What a file was when it was read: another stamp means that somebody wrote it.
-type Stamp = Option<(SystemTime, u64, u64)>;
-
-fn stamp(path: &Path) -> Stamp {
-    use std::os::unix::fs::MetadataExt;
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len(), meta.ino()))
-}
-
 /// Rounds until the agent stops.
 pub async fn run(daemon: Arc<Daemon>) {
-    let mut applied: Stamp = None;
-    let mut unusable: Option<String> = None;
+    let mut files = watched(&daemon);
+    // What cannot be for now, a full host or somebody at an instance, is tried again before the
+    // interval is over.
+    let mut unmet = Backoff::default();
     while !daemon.stopping.load(Ordering::SeqCst) {
-        let file = daemon.options.desired.as_deref();
-        let found = file.and_then(stamp);
-        let changed = file.is_some() && (found != applied || found.is_none());
-        let desired = file.filter(|_| changed).map(read_file);
-        if let Some(read) = &desired {
-            unusable = read.as_ref().err().map(Error::chain);
+        let mut outcome = Ok(Report::default());
+        let mut applied = false;
+        for file in &mut files {
+            let Some(document) = file.take() else { continue };
+            outcome = round(&daemon, Some(document)).await;
+            file.applied(&outcome);
+            applied = true;
         }
-        // A file that says nothing usable changes nothing; the records are made true all the same.
-        let outcome = round(&daemon, desired.and_then(Result::ok)).await;
+        // The records are made true also when no file says anything.
+        if !applied {
+            outcome = round(&daemon, None).await;
+        }
+        let problems: Vec<_> = files.iter().filter_map(|file| file.problem.clone()).collect();
+        let unapplied = (!problems.is_empty()).then(|| problems.join("; "));
         if let Some(problem) =
-            outcome.as_ref().err().map(Error::chain).as_ref().or(unusable.as_ref())
+            outcome.as_ref().err().map(Error::chain).as_ref().or(unapplied.as_ref())
         {
             tracing::warn!(problem, "round");
         }
-        applied = found;
+        let converged = outcome.as_ref().is_ok_and(|report| report.converged);
+        unmet.note(converged, Instant::now());
         let due = outcome.as_ref().ok().and_then(|report| report.next_due);
-        daemon.rounds.ended(outcome, unusable.clone());
-        wait(&daemon, applied, due).await;
+        daemon.rounds.ended(outcome, unapplied);
+        wait(&daemon, &files, unmet.due(), due).await;
     }
 }
 
-async fn round(daemon: &Daemon, desired: Option<DesiredState>) -> Result<Report> {
+fn watched(daemon: &Daemon) -> Vec<Watched> {
+    let options = &daemon.options;
+    let of = |path: &Option<_>, form| path.clone().map(|path| Watched::new(path, form));
+    let files = [
+        of(&options.intent, DocumentForm::Intent),
+        of(&options.desired, DocumentForm::DesiredState),
+    ];
+    files.into_iter().flatten().collect()
+}
+
+async fn round(daemon: &Daemon, document: Option<Document>) -> Result<Report> {
     let silent: SharedSink = Arc::new(|_| ());
     let (options, stopping) = (Options::default(), &daemon.stopping);
     daemon.service.ensure_supervisors().await;
-    let report = daemon.service.reconcile(desired, options, &silent, stopping).await?;
+    daemon.service.note_exits().await;
+    let report = daemon.service.reconcile(document, options, &silent, stopping).await?;
+    daemon.service.keep_waiting(stopping).await;
     tell(&report);
     Ok(report)
 }
@@ -102,6 +112,11 @@ fn tell(report: &Report) {
         tracing::info!(step, "done");
     }
     for failed in &report.failed {
+        // Somebody was quicker, and the next look sees what they made of it.
+        if failed.kind == mvm_api::Kind::NotFound {
+            tracing::debug!(step = failed.step, why = failed.message, "not needed");
+            continue;
+        }
         tracing::warn!(step = failed.step, why = failed.message, "failed");
     }
     for refused in &report.refused {
@@ -109,14 +124,18 @@ fn tell(report: &Report) {
     }
 }
 
-/// Until the interval is over, something waits no longer, somebody changed something, or the
-/// file is another.
-async fn wait(daemon: &Daemon, applied: Stamp, due: Option<Millis>) {
+/// Until the interval is over, something is due, somebody changed something, or a file is another.
+async fn wait(daemon: &Daemon, files: &[Watched], unmet: Option<Instant>, due: Option<Millis>) {
     let due = due.map(|due| Duration::from_millis(due.saturating_sub(now())));
-    let longest = due.map_or(daemon.options.interval, |due| due.min(daemon.options.interval));
+    let again = files.iter().filter_map(Watched::due).chain(unmet).min();
+    let again = again.map(|due| due.saturating_duration_since(Instant::now()));
+    let waits = [Some(daemon.options.interval), due, again].into_iter().flatten();
+    let longest = waits.min().unwrap_or(daemon.options.interval);
     let written = async {
-        let Some(file) = &daemon.options.desired else { return std::future::pending().await };
-        while stamp(file) == applied {
+        if files.is_empty() {
+            return std::future::pending().await;
+        }
+        while !files.iter().any(Watched::is_changed) {
             tokio::time::sleep(LOOK).await;
         }
     };

@@ -15,6 +15,8 @@ use crate::session::{Session, warn_of};
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "The file can be kept, edited, checked (mvm check-config) and applied \
+                        (mvm agent reconcile --desired).")]
 pub struct Args {
     /// Write it here instead of to stdout
     #[arg(long)]

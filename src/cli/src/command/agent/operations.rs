@@ -45,15 +45,17 @@ async fn list(session: &Session) -> Result<ExitCode> {
             Some(Ended::Done { .. }) => "done".to_owned(),
             Some(Ended::Failed { message, .. }) => format!("failed: {message}"),
         };
+        let noun = one.name.split('/').next().unwrap_or_default();
         vec![
             one.id.clone(),
-            one.name.clone(),
+            format!("{noun} {}", one.verb),
+            one.object.clone(),
             one.by.to_string(),
             output::ago(one.started_at, now()),
             how,
         ]
     });
-    let header = ["id", "operation", "uid", "since", "how"];
+    let header = ["id", "operation", "object", "uid", "since", "how"];
     output::table(&header, rows.collect(), "nothing was asked for yet")?;
     Ok(ExitCode::SUCCESS)
 }

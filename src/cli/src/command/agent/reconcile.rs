@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use mvm_agent::error::{Error, Kind, Result};
 use mvm_agent::reconcile::Verdict;
-use mvm_api::agent::{Reconcile, Report};
+use mvm_api::agent::{DocumentForm, Reconcile, Report};
 
 use crate::command::in_session;
 use crate::output;
@@ -21,6 +21,10 @@ pub struct Args {
     /// The desired state; '-' reads it from stdin [default: what is recorded]
     #[arg(long, value_name = "FILE")]
     desired: Option<PathBuf>,
+    /// A whole Intent instead, as 'nix eval --json' of a lib.fleet gives it: Nix owns what it
+    /// names; what it no longer names is stopped, data kept
+    #[arg(long, value_name = "FILE", conflicts_with = "desired")]
+    intent: Option<PathBuf>,
     /// Also take down tenants and pools it does not name; their data is kept
     #[arg(long, requires = "desired")]
     prune: bool,
@@ -41,10 +45,15 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn reconcile(session: Session, args: Args) -> Result<ExitCode> {
-    let document = args.desired.as_deref().map(read).transpose()?;
+    let form = match args.intent {
+        Some(_) => DocumentForm::Intent,
+        None => DocumentForm::DesiredState,
+    };
+    let file = args.intent.as_deref().or(args.desired.as_deref());
     let call = Reconcile {
-        document,
-        name: args.desired.as_deref().map(name).unwrap_or_default(),
+        document: file.map(|file| read(file, form)).transpose()?,
+        name: file.map(name).unwrap_or_default(),
+        form,
         prune: args.prune,
         delete_data: args.delete_data,
         timeout_seconds: args.timeout,
@@ -69,7 +78,7 @@ fn name(file: &Path) -> String {
 }
 
 /// What is not there is said before anything is asked for.
-fn read(file: &Path) -> Result<String> {
+fn read(file: &Path, form: DocumentForm) -> Result<String> {
     let read = if file == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map(|_| text)
@@ -82,9 +91,15 @@ fn read(file: &Path) -> Result<String> {
             std::io::ErrorKind::InvalidData => Kind::Invalid,
             _ => Kind::Failed,
         };
+        let hint = match form {
+            DocumentForm::DesiredState => {
+                "'mvm agent desired --file F' writes the present desired state"
+            }
+            DocumentForm::Intent => "'nix eval --json' of a lib.fleet writes an intent",
+        };
         Error::new(kind, file.display(), format!("cannot read {}", file.display()))
             .because(error)
-            .hint("'mvm agent desired --file F' writes the present desired state")
+            .hint(hint)
     })
 }
 

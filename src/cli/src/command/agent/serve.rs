@@ -19,12 +19,16 @@ pub struct Args {
     /// A desired state file to apply, now and whenever it changes
     #[arg(long, value_name = "FILE")]
     desired: Option<PathBuf>,
+    /// A file with a whole Intent, as 'nix eval --json' of a lib.fleet gives it, to apply now and
+    /// whenever it changes: Nix owns what it names; what it no longer names is stopped, data kept
+    #[arg(long, value_name = "FILE")]
+    intent: Option<PathBuf>,
     /// Look at everything again after so many seconds, also when nothing happens
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     interval_secs: u64,
     /// Only say whether this file is a good declaration, as 'mvm check-config' does; serve nothing
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["desired", "interval_secs"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["desired", "intent", "interval_secs"])]
     check_config: Option<PathBuf>,
 }
 
@@ -37,9 +41,13 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn agent(context: Context, args: Args) -> Result<ExitCode> {
-    // The directory we are started in may go; the file is found all the same.
-    let desired = args.desired.map(|file| std::path::absolute(&file).unwrap_or(file));
-    let options = Options { interval: Duration::from_secs(args.interval_secs), desired };
+    // The directory we are started in may go; the files are found all the same.
+    let found = |file: PathBuf| std::path::absolute(&file).unwrap_or(file);
+    let options = Options {
+        interval: Duration::from_secs(args.interval_secs),
+        desired: args.desired.map(found),
+        intent: args.intent.map(found),
+    };
     eprintln!(
         "agent: serving {} (a round every {} s); Ctrl-C ends it, VMs go on",
         context.service.dirs.run.display(),

@@ -37,12 +37,15 @@ async fn status(session: Session) -> Result<ExitCode> {
 
 fn show(status: &Status) -> Result<()> {
     let ago = |at| format!("{} ago", output::ago(at, now()));
+    let files: Vec<&str> =
+        [&status.desired, &status.intent].into_iter().flatten().map(|file| file.as_str()).collect();
+    let asked = if files.is_empty() { "what is recorded".into() } else { files.join(", ") };
     let mut pairs = vec![
         ("Agent", format!("{} (pid {})", status.version, status.pid)),
         ("Node", status.node_id.clone()),
         ("Started", ago(status.started_at)),
         ("Interval", format!("{} s", status.interval_seconds)),
-        ("Desired state", status.desired.clone().unwrap_or_else(|| "what is recorded".into())),
+        ("Desired state", asked),
         ("Last round", status.last_round.map_or_else(|| "not yet".into(), ago)),
     ];
     if let Some(report) = &status.last_report {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  mvm bench ── mvm __fleet (namespaces of its own) ─┬─ 200 instances: real bridges, taps and
-//!                                                    │  rules, a sleeping process each: reconcile
+//!                                                    │  rules, a sleeping process each: reconcile,
+//!                                                    │  and an agent killed and started again
 //!                                                    └─ 1,000 records: `mvm instance list`
 //! ```
 //!
@@ -55,6 +56,9 @@ pub struct Figures {
     pub reconcile_cpu_ms: Series,
     /// Resident memory after them, KiB.
     pub resident_kib: u64,
+    /// From the start of an agent, after one that was killed, until all instances were known to
+    /// run as before, milliseconds.
+    pub adopted_ms: Series,
     /// Instances that were listed.
     pub listed: usize,
     /// `mvm instance list --json`, from start to end, milliseconds.
@@ -102,7 +106,7 @@ pub fn main(mut args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
 }
 
 /// Network and mounts of our own.
-fn leave() -> Result<(), String> {
+pub(super) fn leave() -> Result<(), String> {
     let none: Option<&str> = None;
     let set = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
@@ -126,6 +130,7 @@ async fn run(root: &Path, rounds: u32) -> Result<Figures> {
         }
     }
     let resident_kib = resident_kib();
+    let adopted = super::adopt::measure(&service, rounds)?;
     let listed = self::service(&root.join("listed"))?;
     populate(&listed, LISTED, &sleepers, Network::Recorded).await?;
     Ok(Figures {
@@ -133,6 +138,7 @@ async fn run(root: &Path, rounds: u32) -> Result<Figures> {
         reconcile_noop_ms: Series::of(walls),
         reconcile_cpu_ms: Series::of(cpus),
         resident_kib,
+        adopted_ms: Series::of(adopted),
         listed: LISTED,
         list_ms: Series::of(list(&listed, rounds)?),
     })
@@ -224,7 +230,7 @@ fn port(tenant: &TenantRecord, record: &InstanceRecord) -> Port {
         net_id: record.net_id,
         subnet: tenant.network.ipv4_subnet,
         offset: record.offset,
-        owner_uid: None,
+        owner_uid: Some(record.uid),
         isolation: Isolation::Shared,
     }
 }
@@ -317,6 +323,6 @@ fn resident_kib() -> u64 {
     line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
 }
 
-fn millis(time: Duration) -> f64 {
+pub(super) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }

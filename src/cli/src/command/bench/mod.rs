@@ -1,35 +1,40 @@
-//! `mvm bench`: what boot, warm, sleep and wake take on this host, phase by phase, beside a bare
-//! `qemu-system` started with the same kernel, initrd, root and command line.
+//! `mvm bench`: what boot, warm, sleep and wake take on this host, phase by phase, beside the same
+//! done without mvm, and what many of them at once take.
 //!
-//! A tenant of its own is made and destroyed. Product and bare boots alternate, so that a
-//! machine whose speed drifts slows both; times are medians with minimum and maximum, and what
-//! depends on the machine is given as a ratio.
+//! ```text
+//!  guest   real guests: each transition, beside a bare qemu-system; several wakes at once
+//!  vmm     a real Firecracker below the guest: a wake beside a script's
+//!  wakes   fifty wakes at once and cycles without end, VMMs are fakes
+//!  fleet   looking at hundreds of instances, VMs are pretended
+//! ```
+//!
+//! Ours and theirs take turns, so that a machine whose speed drifts slows both; times are medians
+//! with minimum and maximum, and what depends on the machine is given as a ratio. `--check` holds
+//! the ratios against a recorded run.
 
+mod adopt;
 mod bare;
+pub mod burst;
+mod check;
 pub mod fleet;
+mod guest;
+mod print;
 mod series;
+mod vmm;
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
 use mvm_agent::error::{Error, Kind, Result};
-use mvm_agent::pool::NewPool;
-use mvm_agent::tenant::NewTenant;
-use mvm_model::image::{ImageSource, Profile, Role};
-use mvm_model::record::InstanceRecord;
+use mvm_model::TenantName;
 use mvm_model::resources::Resources;
-use mvm_model::state::Verb;
-use mvm_model::{PoolPath, TenantName};
 use serde::Serialize;
 
-use crate::command::dev::exists_already;
 use crate::command::{as_root_with_guest, bootstrap};
 use crate::output;
 use crate::progress::Step;
 use crate::runtime::{Context, Form};
-use series::Series;
 
 /// The benchmark's tenant.
 const TENANT: &str = "mvm-bench";
@@ -42,27 +47,52 @@ pub struct Args {
     /// How often each is measured, after one round that is not counted
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Measure only this part; all of them without
+    #[arg(long)]
+    part: Vec<Part>,
+    /// How many sleeps and wakes follow each other before it is looked what they left
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    cycles: u32,
+    /// How many guests are woken at once
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=50))]
+    guests: u32,
+    /// Fail when a ratio is more than a fifth worse than in this file (from `mvm bench --json`)
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Real guests
+    Guest,
+    /// A real Firecracker below the guest
+    Vmm,
+    /// Many wakes
+    Wakes,
+    /// Many instances
+    Fleet,
 }
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
 struct Figures {
     machine: String,
-    vmm: String,
-    guest: String,
     rounds: u32,
-    /// Milliseconds by name.
-    times_ms: BTreeMap<String, Series>,
-    /// Pairwise, without unit.
-    boot_ratio_to_bare: Series,
-    guest_agent_bytes: u64,
-    guest_agent_resident_kib: u64,
-    guest_ready_after_ms: Option<u64>,
+    /// What is held against a recorded run.
+    ratios: check::Ratios,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    guest: Option<guest::Figures>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vmm_wake: Option<vmm::Wake>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wakes: Option<burst::Wakes>,
     /// Looking at many instances: pretended VMs.
-    fleet: fleet::Figures,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet: Option<fleet::Figures>,
 }
 
 /// Runs it.
@@ -73,187 +103,82 @@ pub fn run(args: Args) -> ExitCode {
 
 async fn bench(context: Context, args: Args) -> Result<ExitCode> {
     bootstrap::prepare(&context, bootstrap::Consent::Ask).await?;
-    let measured = create_and_measure(&context, args.rounds).await;
-    let tenant: TenantName =
-        TENANT.parse().map_err(|error| Error::new(Kind::Invalid, TENANT, format!("{error}")))?;
-    let removed = context.service.destroy_tenant(&tenant).await;
-    let figures = measured?;
-    removed?;
+    let figures = measure(&context, &args).await?;
     match context.form {
         Form::Json => output::json(&figures)?,
-        Form::People => print(&figures)?,
+        Form::People => print::print(&figures)?,
     }
+    args.check.map_or(Ok(()), |file| check::check(&file, &figures.ratios))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn create_and_measure(context: &Context, rounds: u32) -> Result<Figures> {
-    let record = create(context).await?;
-    let step = Step::start("measuring a pretended fleet");
-    let fleet = fleet::measure(&context.service.exe, rounds).await?;
-    step.done();
-    let step = Step::start("measuring");
-    let figures = measure(context, &record, rounds, fleet).await;
-    step.done();
-    figures
-}
-
-async fn create(context: &Context) -> Result<InstanceRecord> {
-    let invalid =
-        |error: mvm_model::name::BadName| Error::new(Kind::Invalid, TENANT, error.to_string());
-    let tenant: TenantName = TENANT.parse().map_err(invalid)?;
-    let path = PoolPath { tenant: tenant.clone(), pool: "workers".parse().map_err(invalid)? };
-    exists_already(context.service.create_tenant(NewTenant::named(tenant)).await)?;
-    let image = ImageSource::embedded(Profile::Minimal);
-    exists_already(
-        context
-            .service
-            .create_pool(NewPool {
-                path: path.clone(),
-                image,
-                role: Role::Worker,
-                resources: GUEST,
-            })
-            .await,
-    )?;
-    let step = Step::start("preparing the image");
-    context.service.build_pool(&path, step.sink(), context.cancel.clone()).await?;
-    step.done();
-    context.service.create_instance(&path, None).await
-}
-
-/// The times so far, by name.
-#[derive(Default)]
-struct Times(BTreeMap<String, Vec<f64>>);
-
-impl Times {
-    fn add(&mut self, name: impl Into<String>, took: Duration) {
-        self.0.entry(name.into()).or_default().push(took.as_secs_f64() * 1000.0);
-    }
-}
-
-async fn measure(
-    context: &Context,
-    record: &InstanceRecord,
-    rounds: u32,
-    fleet: fleet::Figures,
-) -> Result<Figures> {
-    let (mut times, mut ratios) = (Times::default(), Vec::new());
-    let mut found = None;
-    for round in 0..=rounds {
-        let mut now = Times::default();
-        let product = transition(context, record, Verb::Start, "boot", &mut now).await?;
-        found = Some(guest_facts(context, record).await?);
-        let bare = bare::Bare::like(context, record).await?;
-        for (verb, name) in [
-            (Verb::Warm, "warm"),
-            (Verb::Wake, "unwarm"),
-            (Verb::Sleep, "sleep"),
-            (Verb::Wake, "wake"),
-        ] {
-            transition(context, record, verb, name, &mut now).await?;
-        }
-        transition(context, record, Verb::Stop, "stop", &mut now).await?;
-        let bare = bare.boot().await?;
-        now.add("boot, bare qemu", bare);
-        if round > 0 {
-            ratios.push(product.as_secs_f64() / bare.as_secs_f64());
-            for (name, values) in now.0 {
-                times.0.entry(name).or_default().extend(values);
-            }
-        }
-    }
-    let (guest_agent_resident_kib, guest_ready_after_ms, vmm) = found.unwrap_or_default();
+async fn measure(context: &Context, args: &Args) -> Result<Figures> {
+    let is_asked = |part: Part| args.part.is_empty() || args.part.contains(&part);
     let facts = mvm_host::facts::Facts::read();
-    Ok(Figures {
+    let mut figures = Figures {
         machine: format!(
             "{}, {} CPUs, {} MiB, Linux {}",
             facts.cpu_class, facts.cpus, facts.mem_mib, facts.kernel
         ),
-        vmm,
-        guest: format!("{} vCPU, {} MiB", GUEST.vcpus, GUEST.mem_mib),
-        rounds,
-        times_ms: times.0.into_iter().map(|(name, values)| (name, Series::of(values))).collect(),
-        boot_ratio_to_bare: Series::of(ratios),
-        guest_agent_bytes: bare::guest_agent_bytes(context)?,
-        guest_agent_resident_kib,
-        guest_ready_after_ms,
-        fleet,
-    })
-}
-
-/// One transition; returns how long it took from the VM's start to its end.
-async fn transition(
-    context: &Context,
-    record: &InstanceRecord,
-    verb: Verb,
-    name: &str,
-    times: &mut Times,
-) -> Result<Duration> {
-    let started = Instant::now();
-    let outcome = context.service.change(&record.path(), verb, &context.cancel).await?;
-    times.add(name, started.elapsed());
-    for phase in &outcome.phases {
-        times.add(format!("{name}: {}", phase.name), phase.took);
-    }
-    let vm = outcome.phases.iter().filter(|phase| matches!(phase.name, "spawn" | "guest"));
-    Ok(vm.map(|phase| phase.took).sum())
-}
-
-async fn guest_facts(
-    context: &Context,
-    record: &InstanceRecord,
-) -> Result<(u64, Option<u64>, String)> {
-    use mvm_agent::error::About;
-    let client = context.service.guest(&record.path()).await?;
-    let status =
-        client.status(Duration::from_secs(10)).await.about(record.path(), "ask the guest")?;
-    let vmm =
-        context.service.view(&context.service.instance(&record.path())?).vmm.unwrap_or_default();
-    Ok((status.agent_kib, status.ready_after_ms, vmm))
-}
-
-fn print(figures: &Figures) -> Result<()> {
-    output::pairs(&[
-        ("Machine", figures.machine.clone()),
-        ("VMM", figures.vmm.clone()),
-        ("Guest", figures.guest.clone()),
-        ("Rounds", figures.rounds.to_string()),
-        (
-            "Guest agent",
-            format!(
-                "{}, {} KiB resident",
-                output::bytes(figures.guest_agent_bytes),
-                figures.guest_agent_resident_kib
-            ),
-        ),
-        (
-            "PID 1 to ready",
-            figures.guest_ready_after_ms.map_or("unknown".into(), |ms| format!("{ms} ms")),
-        ),
-        ("Boot / bare qemu", figures.boot_ratio_to_bare.to_string()),
-    ])?;
-    print_fleet(&figures.fleet)?;
-    output::line("")?;
-    let cell = |value: f64| format!("{value:.1}");
-    let row = |(name, series): (&String, &Series)| {
-        vec![name.clone(), cell(series.min), cell(series.median), cell(series.max)]
+        rounds: args.rounds,
+        ratios: check::Ratios::new(),
+        guest: None,
+        vmm_wake: None,
+        wakes: None,
+        fleet: None,
     };
-    let header = ["milliseconds", "min", "median", "max"];
-    output::table(&header, figures.times_ms.iter().map(row).collect(), "nothing was measured")
+    let service = &context.service;
+    if is_asked(Part::Fleet) {
+        let step = Step::start("measuring a pretended fleet");
+        figures.fleet = Some(fleet::measure(&service.exe, args.rounds).await?);
+        step.done();
+    }
+    if is_asked(Part::Vmm) {
+        let step = Step::start("measuring Firecracker below the guest");
+        figures.vmm_wake = Some(vmm::measure(&service.exe, args.rounds * 4).await?);
+        step.done();
+    }
+    if is_asked(Part::Wakes) {
+        let step = Step::start("measuring many wakes");
+        figures.wakes = Some(burst::measure(service, args.rounds, args.cycles).await?);
+        step.done();
+    }
+    if is_asked(Part::Guest) {
+        figures.guest = Some(measure_guests(context, args).await?);
+    }
+    figures.ratios = ratios(&figures);
+    Ok(figures)
 }
 
-fn print_fleet(fleet: &fleet::Figures) -> Result<()> {
-    output::pairs(&[
-        (
-            "No-op reconcile",
-            format!(
-                "{} ms of {} pretended instances (CPU {} ms, {} KiB resident)",
-                fleet.reconcile_noop_ms,
-                fleet.reconciled,
-                fleet.reconcile_cpu_ms,
-                fleet.resident_kib
-            ),
-        ),
-        ("Instance list", format!("{} ms of {} instances", fleet.list_ms, fleet.listed)),
-    ])
+async fn measure_guests(context: &Context, args: &Args) -> Result<guest::Figures> {
+    let made = guest::create_pool(context).await;
+    let step = Step::start("measuring guests");
+    let measured = match made {
+        Ok(pool) => guest::measure(context, &pool, args.rounds, args.guests as usize).await,
+        Err(error) => Err(error),
+    };
+    step.done();
+    let tenant: TenantName =
+        TENANT.parse().map_err(|error| Error::new(Kind::Invalid, TENANT, format!("{error}")))?;
+    let removed = context.service.destroy_tenant(&tenant).await;
+    measured.and_then(|figures| removed.map(|()| figures))
+}
+
+fn ratios(figures: &Figures) -> check::Ratios {
+    let mut ratios = check::Ratios::new();
+    let mut add = |name: &str, value: f64| {
+        ratios.insert(name.to_owned(), value);
+    };
+    if let Some(guest) = &figures.guest {
+        add("boot, to a bare qemu", guest.boot_ratio_to_bare.median);
+    }
+    if let Some(vmm::Wake::Measured(wake)) = &figures.vmm_wake {
+        add("wake in a fresh Firecracker, to a script", wake.fresh_ratio);
+        add("wake in a Firecracker that waited, to a script", wake.waited_ratio);
+    }
+    if let Some(burst::Wakes::Measured(wakes)) = &figures.wakes {
+        add("wakes at once, p99 to one alone", wakes.burst_ratio);
+        add("wakes at once from their turn on, p99 to one alone", wakes.admitted_ratio);
+    }
+    ratios
 }

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
-use mvm_api::instance::Change;
+use mvm_api::instance::{Change, Changed, Phase, View};
 use mvm_model::InstancePath;
 use mvm_model::state::Verb;
+use serde::Serialize;
 
 use crate::command::in_session;
 use crate::output;
@@ -19,6 +20,9 @@ use crate::session::Session;
 pub struct Args {
     /// The instance: <tenant>/<pool>/<id or name>
     instance: InstancePath,
+    /// Also say how long each part took
+    #[arg(long)]
+    timings: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -47,7 +51,7 @@ async fn change(session: Session, args: Args, verb: Verb) -> Result<ExitCode> {
     let took = step.done();
     let view = &changed.view;
     if session.form == Form::Json {
-        return output::json(view).map(|()| ExitCode::SUCCESS);
+        return print_json(&changed, args.timings).map(|()| ExitCode::SUCCESS);
     }
     let status = view.status.capitalised();
     output::line(&match &changed.already {
@@ -57,5 +61,28 @@ async fn change(session: Session, args: Args, verb: Verb) -> Result<ExitCode> {
     if let Some(note) = &changed.note {
         eprintln!("note: {note}");
     }
+    if !changed.slow.is_empty() {
+        eprintln!("slow: {}", changed.slow.join("; "));
+    }
+    if args.timings {
+        let row = |phase: &Phase| vec![phase.name.to_string(), format!("{:.1}", phase.ms)];
+        let rows = changed.phases.iter().map(row).collect();
+        output::table(&["Phase", "Milliseconds"], rows, "nothing was done")?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_json(changed: &Changed, timings: bool) -> Result<()> {
+    #[derive(Serialize)]
+    struct Timed<'a> {
+        #[serde(flatten)]
+        view: &'a View,
+        slow: &'a [String],
+        phases: &'a [Phase],
+    }
+    let Changed { view, slow, phases, .. } = changed;
+    match timings {
+        true => output::json(&Timed { view, slow, phases }),
+        false => output::json(view),
+    }
 }

@@ -21,14 +21,17 @@ const BEGIN: Duration = Duration::from_secs(10);
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Where the guest cannot be asked (it starts, hangs or failed) you get what \
+                        the VMM and the console said."
+)]
 pub struct Args {
     /// The instance: <tenant>/<pool>/<id or name>
     instance: InstancePath,
     /// Lines to begin with, counted from the end
     #[arg(long, default_value_t = 200)]
     lines: u32,
-    /// Go on with what is printed from now on
-    /// (not with --console or --vmm)
+    /// Go on with what is printed from now on (not with --console or --vmm)
     #[arg(long, short, conflicts_with_all = ["console", "vmm"])]
     follow: bool,
     /// What the guest agent noted, instead of the workload's log
@@ -54,7 +57,12 @@ async fn logs(session: &Session, args: Args) -> Result<ExitCode> {
         return on_host(session, args).await;
     }
     let source = if args.agent { LogSource::Agent } else { LogSource::Workload };
-    let client = session.guest(&args.instance).await?;
+    let client = match session.guest(&args.instance).await {
+        Err(error) if source == LogSource::Workload && !args.follow => {
+            return without_guest(session, args, error).await;
+        }
+        other => other?,
+    };
     let wanted = Logs { source, lines: Some(args.lines), follow: args.follow };
     let mut log = client.logs(wanted, BEGIN).await.about(&args.instance, "read its log")?;
     let mut stdout = tokio::io::stdout();
@@ -67,6 +75,22 @@ async fn logs(session: &Session, args: Args) -> Result<ExitCode> {
         })?;
         let _ = stdout.flush().await;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the host kept of an instance whose guest cannot be asked: it starts, hangs, or failed.
+async fn without_guest(session: &Session, args: Args, error: Error) -> Result<ExitCode> {
+    let mut lines = Vec::new();
+    for (whose, source) in [("vmm", HostLogSource::Vmm), ("console", HostLogSource::Console)] {
+        let log = HostLog { instance: args.instance.clone(), source, lines: args.lines };
+        let Ok(text) = session.call(log).await else { continue };
+        lines.extend(text.lines.iter().map(|line| format!("{whose}: {line}")));
+    }
+    if lines.is_empty() {
+        return Err(error);
+    }
+    eprintln!("note: {}; this is what its VMM and its console said", error.message);
+    lines.iter().try_for_each(|line| crate::output::line(line))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
 use mvm_agent::service::now;
-use mvm_api::instance::GetStats;
+use mvm_api::instance::{Counters, GetStats};
 use mvm_model::InstancePath;
 
 use crate::command::in_session;
@@ -73,10 +73,22 @@ async fn stats(session: Session, args: Args) -> Result<ExitCode> {
             ),
         ),
         ("Guest agent", stats.guest_agent.clone()),
+        ("Wakes", wakes(counters)),
     ];
     if let Some(reason) = &view.reason {
         pairs.push(("Note", reason.clone()));
     }
     output::pairs(&pairs)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn wakes(counters: &Counters) -> String {
+    let mut text = format!("{}, {} of them slow", counters.wakes, counters.slow_wakes);
+    if let Some(reason) = &counters.slow_because {
+        text = format!("{text} (last: {reason})");
+    }
+    if counters.vmm_waits {
+        text.push_str("; a VMM waits for the next");
+    }
+    text
 }

@@ -15,8 +15,8 @@ use crate::session::{Session, warn_of};
 /// Arguments.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// The tenant
-    tenant: TenantName,
+    /// Only this tenant's
+    tenant: Option<TenantName>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -29,7 +29,7 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn list(session: Session, args: Args) -> Result<ExitCode> {
-    let listed = session.call(List { tenant: Some(args.tenant.clone()) }).await?;
+    let listed = session.call(List { tenant: args.tenant.clone() }).await?;
     warn_of(&listed.unreadable);
     let views = listed.pools;
     if session.form == Form::Json {
@@ -39,7 +39,10 @@ async fn list(session: Session, args: Args) -> Result<ExitCode> {
         let (record, want) = (&view.record, view.record.desired_counts);
         let resources = record.instance_resources;
         vec![
-            record.pool_id.to_string(),
+            match args.tenant {
+                Some(_) => record.pool_id.to_string(),
+                None => record.path().to_string(),
+            },
             record.role.to_string(),
             record.image.to_string(),
             resources.vcpus.to_string(),
@@ -49,7 +52,8 @@ async fn list(session: Session, args: Args) -> Result<ExitCode> {
         ]
     });
     let header = ["pool", "role", "image", "vcpus", "memory", "run/warm/sleep", "revision"];
-    let nothing = format!("no pools; 'mvm pool create {}/NAME' makes one", args.tenant);
+    let tenant = args.tenant.as_ref().map_or_else(|| "TENANT".to_owned(), ToString::to_string);
+    let nothing = format!("no pools; 'mvm pool create {tenant}/NAME' makes one");
     output::table(&header, rows.collect(), &nothing)?;
     Ok(ExitCode::SUCCESS)
 }

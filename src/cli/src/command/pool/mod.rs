@@ -21,7 +21,7 @@ use clap::Subcommand;
 pub enum Command {
     /// Create a pool of like instances; starts nothing
     Create(create::Args),
-    /// List a tenant's pools
+    /// List pools, of a tenant or of all
     List(list::Args),
     /// Show a pool's image, resources and counts
     Info(info::Args),

@@ -17,6 +17,8 @@ use crate::session::Session;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "A running agent ('mvm agent serve') starts and stops them; without one \
+                        --wait, 'mvm agent reconcile' or 'mvm instance start' does.")]
 pub struct Args {
     /// The pool: <tenant>/<pool>
     pool: PoolPath,

@@ -55,10 +55,10 @@ pub struct Args {
     /// It is warm at least so long before it is put to sleep
     #[arg(long, value_name = "SECONDS")]
     min_warm: Option<u64>,
-    /// Open work may drain for so long before a stop
+    /// What people have open in a guest may go on for so long before the agent takes it down
     #[arg(long, value_name = "SECONDS")]
     drain_timeout: Option<u64>,
-    /// A guest may take so long to turn itself off
+    /// A guest may take so long to turn itself off; then its VM is ended
     #[arg(long, value_name = "SECONDS")]
     graceful_shutdown: Option<u64>,
     /// Whether its instances stay in memory
@@ -67,7 +67,8 @@ pub struct Args {
     /// Whether its instances are never taken down
     #[arg(long)]
     critical: Option<bool>,
-    /// The names of the secrets its instances see, with commas between; 'all' for every one
+    /// The secrets its instances see, by name or its beginning (slack for SLACK_TOKEN), with commas
+    /// between; 'all' for every one
     #[arg(long, value_name = "NAMES", value_parser = scopes)]
     secret_scopes: Option<Setting<Vec<String>>>,
     /// Print JSON

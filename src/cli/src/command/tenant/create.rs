@@ -25,25 +25,25 @@ pub struct Args {
     /// Its private subnet, /16 to /28 [default: 10.240.<net id>.0/24 and on]
     #[arg(long)]
     subnet: Option<Subnet>,
-    /// vCPUs of its running and warm instances
+    /// Most vCPUs of its running and warm instances
     #[arg(long, default_value_t = Quotas::default().max_vcpus)]
     max_vcpus: u32,
-    /// Memory of its running and warm instances, MiB
+    /// Most memory of its running and warm instances, MiB
     #[arg(long, value_name = "MIB", default_value_t = Quotas::default().max_mem_mib)]
     max_mem: u64,
-    /// Running instances
+    /// Most running instances
     #[arg(long, default_value_t = Quotas::default().max_running)]
     max_running: u32,
-    /// Warm instances
+    /// Most warm instances
     #[arg(long, default_value_t = Quotas::default().max_warm)]
     max_warm: u32,
-    /// Pools
+    /// Most pools
     #[arg(long, default_value_t = Quotas::default().max_pools)]
     max_pools: u32,
-    /// Instances in one pool
+    /// Most instances in one pool
     #[arg(long, default_value_t = Quotas::default().max_instances_per_pool)]
     max_instances_per_pool: u32,
-    /// Data drives and snapshots together, GiB
+    /// Most disk for data drives and snapshots together, GiB
     #[arg(long, value_name = "GIB", default_value_t = Quotas::default().max_disk_gib)]
     max_disk: u64,
     /// What its guests may reach: none, internet, or networks like 192.0.2.0/24,198.51.100.7/32

@@ -19,25 +19,25 @@ use crate::session::Session;
 pub struct Args {
     /// The tenant
     name: TenantName,
-    /// vCPUs of its running and warm instances
+    /// Most vCPUs of its running and warm instances
     #[arg(long)]
     max_vcpus: Option<u32>,
-    /// Memory of its running and warm instances, MiB
+    /// Most memory of its running and warm instances, MiB
     #[arg(long, value_name = "MIB")]
     max_mem: Option<u64>,
-    /// Running instances
+    /// Most running instances
     #[arg(long)]
     max_running: Option<u32>,
-    /// Warm instances
+    /// Most warm instances
     #[arg(long)]
     max_warm: Option<u32>,
-    /// Pools
+    /// Most pools
     #[arg(long)]
     max_pools: Option<u32>,
-    /// Instances in one pool
+    /// Most instances in one pool
     #[arg(long)]
     max_instances_per_pool: Option<u32>,
-    /// Data drives and snapshots together, GiB
+    /// Most disk for data drives and snapshots together, GiB
     #[arg(long, value_name = "GIB")]
     max_disk: Option<u64>,
     /// What its guests may reach: none, internet, or networks like 192.0.2.0/24,198.51.100.7/32

@@ -8,7 +8,7 @@ use mvm_api::secret::{Doomed, Remove};
 use mvm_api::tenant::Info;
 use mvm_model::TenantName;
 
-use crate::command::{Force, in_session};
+use crate::command::in_session;
 use crate::error::report;
 use crate::runtime::Form;
 use crate::session::Session;
@@ -23,8 +23,9 @@ pub struct Args {
     /// Every one, also when they cannot be opened any more
     #[arg(long, conflicts_with = "names")]
     all: bool,
-    #[command(flatten)]
-    force: Force,
+    /// Really remove them; their values cannot be had back
+    #[arg(long)]
+    force: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -70,7 +71,7 @@ async fn remove(session: Session, args: Args, doomed: Doomed) -> Result<ExitCode
 }
 
 fn refuse_without(args: &Args, lost: &str) -> Result<()> {
-    if args.force.force {
+    if args.force {
         return Ok(());
     }
     let text = format!("this removes {lost} for good");
