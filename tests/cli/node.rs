@@ -1,8 +1,10 @@
 //! The host's own commands: `add host`, `node …`, `doctor`, `net verify`, `events`, and the rows of
-//! the troubleshooting table that need no guest, each provoked. Nothing boots.
+//! the troubleshooting table that need no guest, each provoked; and bad input. Nothing boots.
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "node/input.rs"]
+mod input;
 
 use std::fs;
 use std::path::Path;
@@ -35,6 +37,17 @@ fn main() -> ExitCode {
                 no_kvm_and_no_capability_have_their_hints(world)
             }),
             ("events_outlive_their_tenant", |world| events_outlive_their_tenant(world)),
+            ("bad_documents_change_nothing", |world| input::bad_documents_change_nothing(world)),
+            ("what_cannot_be_is_refused", |world| input::what_cannot_be_is_refused(world)),
+            ("another_owners_objects_are_left_alone", |world| {
+                input::another_owners_objects_are_left_alone(world)
+            }),
+            ("a_newer_versions_state_is_left_alone", |world| {
+                input::a_newer_versions_state_is_left_alone(world)
+            }),
+            ("a_clock_set_back_loses_nothing", |world| {
+                input::a_clock_set_back_loses_nothing(world)
+            }),
         ],
     )
 }
@@ -189,7 +202,7 @@ fn doctor_names_each_trouble_with_its_remedy(world: &World) -> Outcome {
     ok(world, &["tenant", "create", "acme"]);
     let record = world.path("state/tenants/acme/tenant.json");
     let good = fs::read(&record).expect("a record");
-    for (damage, remedy) in [("{", "backup"), (r#"{"schema_version":99}"#, "newer mvm")] {
+    for (damage, remedy) in [("{", "doctor --repair"), (r#"{"schema_version":99}"#, "newer mvm")] {
         fs::write(&record, damage).expect("damaged");
         let records = check(world, "records", 1);
         assert_eq!(records["health"], "fail");

@@ -1,6 +1,6 @@
 //! Coming, staying and going: order, repetition, crashes, strangers.
 
-use mvm_host::net::{Expected, Holder, Interface, NetError, Port, document};
+use mvm_host::net::{Expected, Holder, Interface, NetError, Port, TenantNet, document};
 use mvm_model::record::Egress;
 
 use crate::world::{in_namespace, ip, nft, port, tenant};
@@ -50,6 +50,43 @@ fn ensuring_twice_changes_nothing() {
         world.tenant(7, Egress::Internet).await;
         world.net.ensure_port(&port(&tenant, 3)).await.unwrap();
         assert_eq!(state(), before);
+        drop(guest);
+    });
+}
+
+/// What a wake trusts: whoever changes a rule or an interface takes the trust with it.
+#[test]
+fn what_was_remembered_is_forgotten_with_any_change() {
+    in_namespace("what_was_remembered_is_forgotten_with_any_change", |world| async move {
+        let tenant = world.tenant(7, Egress::Internet).await;
+        let guest = world.guest(&tenant, 3).await;
+        let port = port(&tenant, 3);
+        assert!(!world.net.is_untouched(&tenant, &port).await, "nothing was remembered");
+        for change in [
+            "nft: delete chain netdev mvm tn7i3",
+            "nft: flush ruleset",
+            "nft: add table inet stranger",
+            "ip: link set tn7i3 down",
+            "ip: link set tn7i3 nomaster",
+            "ip: link set br-tenant-7 mtu 1400",
+        ] {
+            let at = world.net.generation().unwrap();
+            world.net.ensure_tenant(&tenant).await.unwrap();
+            world.net.ensure_port(&port).await.unwrap();
+            world.net.remember(&tenant, &port, at).await;
+            if world.net.generation() != Some(at) {
+                assert!(!world.net.is_untouched(&tenant, &port).await, "mended, not looked at");
+                world.net.remember(&tenant, &port, world.net.generation().unwrap()).await;
+            }
+            assert!(world.net.is_untouched(&tenant, &port).await, "before {change}");
+            let other = TenantNet { egress: Egress::None, ..tenant.clone() };
+            assert!(!world.net.is_untouched(&other, &port).await, "another egress");
+            match change.split_once(": ").unwrap() {
+                ("nft", text) => drop(nft(text)),
+                (_, text) => drop(ip(text)),
+            }
+            assert!(!world.net.is_untouched(&tenant, &port).await, "after {change}");
+        }
         drop(guest);
     });
 }

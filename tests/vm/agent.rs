@@ -7,6 +7,10 @@ mod callers;
 mod common;
 #[path = "agent/daemon.rs"]
 mod daemon;
+#[path = "agent/declared.rs"]
+mod declared;
+#[path = "agent/people.rs"]
+mod people;
 #[path = "agent/rounds.rs"]
 mod rounds;
 
@@ -20,9 +24,15 @@ fn main() -> ExitCode {
             ("streams_pass_through_it", callers::streams_pass_through_it),
             ("what_a_person_stopped_stays_so", rounds::what_a_person_stopped_stays_so),
             ("a_file_is_applied_when_it_changes", rounds::a_file_is_applied_when_it_changes),
+            ("an_intent_of_nix_is_applied", declared::an_intent_of_nix_is_applied),
+            ("a_file_is_checked_without_serving", declared::a_file_is_checked_without_serving),
+            ("what_people_have_open_drains", rounds::what_people_have_open_drains),
             ("a_caller_that_leaves_stops_nothing", callers::a_caller_that_leaves_stops_nothing),
             ("there_is_one_agent", callers::there_is_one_agent),
             ("only_the_group_may_ask", callers::only_the_group_may_ask),
+            ("two_people_at_two_terminals", people::two_people_at_two_terminals),
+            ("two_people_and_an_agent", people::two_people_and_an_agent),
+            ("who_is_at_it_is_named", people::who_is_at_it_is_named),
             ("killed_it_leaves_everything_running", rounds::killed_it_leaves_everything_running),
             ("the_service_manager_hears_of_it", callers::the_service_manager_hears_of_it),
         ],

@@ -12,6 +12,8 @@ mod firecracker;
 mod hostvm;
 #[path = "hostvm/instance.rs"]
 mod instance;
+#[path = "hostvm/network.rs"]
+mod network;
 #[path = "hostvm/power.rs"]
 mod power;
 #[path = "hostvm/product.rs"]
@@ -33,9 +35,11 @@ fn main() -> ExitCode {
         &[
             ("boot_a_host_with_systemd", boot_a_host_with_systemd),
             ("this_build_is_installed", product::this_build_is_installed),
-            ("doctor_and_bootstrap_speak", product::doctor_and_bootstrap_speak),
-            ("a_bare_firecracker_runs_a_guest", firecracker::a_bare_firecracker_runs_a_guest),
-            ("a_jailed_firecracker_runs_a_guest", firecracker::a_jailed_firecracker_runs_a_guest),
+            (
+                "doctor_explains_which_firecracker_is_run",
+                product::doctor_explains_which_firecracker_is_run,
+            ),
+            ("a_directory_is_all_bootstrap_takes", product::a_directory_is_all_bootstrap_takes),
             ("a_jailed_vm_is_a_unit", firecracker::a_jailed_vm_is_a_unit),
             ("an_instance_runs_as_a_unit", instance::an_instance_runs_as_a_unit),
             ("every_thread_of_the_vmm_is_confined", instance::every_thread_of_the_vmm_is_confined),
@@ -44,10 +48,6 @@ fn main() -> ExitCode {
                 instance::a_paused_guest_answers_after_its_resume,
             ),
             ("three_sleeps_lose_nothing", instance::three_sleeps_lose_nothing),
-            (
-                "a_snapshot_from_elsewhere_is_not_resumed",
-                instance::a_snapshot_from_elsewhere_is_not_resumed,
-            ),
             ("limits_hold", instance::limits_hold),
             (
                 "without_systemd_the_jailer_sets_the_limits",
@@ -57,7 +57,17 @@ fn main() -> ExitCode {
                 "a_killed_agent_and_a_killed_supervisor_are_survived",
                 instance::a_killed_agent_and_a_killed_supervisor_are_survived,
             ),
-            ("an_ended_instance_leaves_nothing", instance::an_ended_instance_leaves_nothing),
+            ("two_tenants_run_side_by_side", network::two_tenants_run_side_by_side),
+            ("forged_frames_end_at_the_tap", network::forged_frames_end_at_the_tap),
+            (
+                "a_snapshot_of_another_processor_is_not_resumed",
+                network::a_snapshot_of_another_processor_is_not_resumed,
+            ),
+            ("a_minute_later_all_is_in_its_place", network::a_minute_later_all_is_in_its_place),
+            (
+                "a_stopped_slice_takes_nobody_elses_vm",
+                network::a_stopped_slice_takes_nobody_elses_vm,
+            ),
             ("a_reboot_is_another_boot", power::a_reboot_is_another_boot),
             ("a_power_cut_takes_what_was_not_synced", power::a_power_cut_takes_what_was_not_synced),
             ("a_cache_with_a_battery_keeps_it", power::a_cache_with_a_battery_keeps_it),
@@ -65,6 +75,7 @@ fn main() -> ExitCode {
                 "what_was_acknowledged_outlives_every_cut",
                 power::what_was_acknowledged_outlives_every_cut,
             ),
+            ("an_ended_instance_leaves_nothing", instance::an_ended_instance_leaves_nothing),
         ],
     )
 }

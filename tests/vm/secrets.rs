@@ -37,6 +37,7 @@ fn main() -> ExitCode {
                 delivery::secrets_are_in_their_guests_and_in_no_other,
             ),
             ("a_change_reaches_every_instance", delivery::a_change_reaches_every_instance),
+            ("another_scope_is_delivered_at_once", delivery::another_scope_is_delivered_at_once),
             (
                 "who_holds_old_secrets_keeps_them_and_is_named",
                 delivery::who_holds_old_secrets_keeps_them_and_is_named,

@@ -369,6 +369,7 @@ async fn translation_is_proven_by_booting_and_a_guest_that_hangs_is_no_proof() {
         uid: bench.spec().uid,
         scratch: bench.path(),
         trampoline: &trampoline,
+        deadline: mvm_vmm::probe::DEADLINE,
     };
     let qemu = Program::Qemu(bench.qemu.clone());
     let before = fs::read_dir(bench.path()).unwrap().count();

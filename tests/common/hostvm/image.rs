@@ -6,8 +6,11 @@
 //! /usr/local/libexec/mvm-test/channel              the same, as the tests' way in
 //! /var/lib/mvm/artifacts-cache/                    packages, and one revision: no network needed
 //! /opt/guest -> that revision                      kernel, vmlinux, initrd, rootfs
+//! /etc/mvm/host.json                               a proof may take long: it is emulated twice
+//! /opt/archive                                     what apt knows: those packages, and no others
 //! ```
 
+use std::fmt::Write as _;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -77,8 +80,49 @@ fn add(parts: &Parts, tree: &Path) -> Result<(), String> {
     // Large, and only for images nobody builds in there.
     let _ = fs::remove_dir_all(cache.join("packages/npm"));
     run(Command::new("cp").arg("-a").arg(&parts.revision).arg(cache.join("revisions/")))?;
+    archive(parts, tree)?;
+    let settings = tree.join("etc/mvm");
+    fs::create_dir_all(&settings)
+        .and_then(|()| fs::write(settings.join("host.json"), r#"{"probe_seconds": 60}"#))
+        .map_err(|error| error.to_string())?;
     let name = parts.revision.file_name().unwrap_or_default();
     symlink(Path::new("/").join(CACHE).join("revisions").join(name), tree.join("opt/guest"))
+        .map_err(|error| error.to_string())
+}
+
+/// An archive for apt that needs no network: the packages images are made from, without what a
+/// whole system would need beside them. apt is asked, as on every host; that the store has the
+/// files already is what it finds out.
+fn archive(parts: &Parts, tree: &Path) -> Result<(), String> {
+    let mut index = String::new();
+    for deb in fs::read_dir(parts.artifacts.join("packages/debs")).into_iter().flatten().flatten() {
+        let file = deb.file_name().to_string_lossy().into_owned();
+        let control = output(Command::new("dpkg-deb").arg("--field").arg(deb.path()))?;
+        let bytes = fs::read(deb.path()).map_err(|error| error.to_string())?;
+        for field in ["Package", "Version", "Architecture"] {
+            let line = control.lines().find(|line| line.starts_with(&format!("{field}:")));
+            writeln!(index, "{}", line.unwrap_or_default()).map_err(|error| error.to_string())?;
+        }
+        let (size, sum) = (bytes.len(), mvm_model::Digest::of(&bytes));
+        write!(index, "Filename: ./{file}\nSize: {size}\nSHA256: {sum}\n\n")
+            .map_err(|error| error.to_string())?;
+        if let Some(kernel) = file.split('_').next().filter(|it| it.starts_with("linux-image-")) {
+            let (start, end) = ("Package: linux-image-cloud-amd64\nVersion: 1", "Size: 1");
+            write!(
+                index,
+                "{start}\nArchitecture: amd64\nDepends: {kernel}\nFilename: ./meta\n{end}\n\n"
+            )
+            .map_err(|error| error.to_string())?;
+        }
+    }
+    let dir = tree.join("opt/archive");
+    let sources = "deb [trusted=yes] file:/opt/archive ./\n";
+    // The tree's files are links to the root's.
+    let list = tree.join("etc/apt/sources.list");
+    let _ = fs::remove_file(&list);
+    fs::create_dir_all(&dir)
+        .and_then(|()| fs::write(dir.join("Packages"), index))
+        .and_then(|()| fs::write(list, sources))
         .map_err(|error| error.to_string())
 }
 
@@ -108,8 +152,15 @@ fn remove_old(dir: &Path) {
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
+    output(command).map(drop)
+}
+
+fn output(command: &mut Command) -> Result<String, String> {
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {said}")) }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(format!("{command:?}: {}", text(&output.stderr))),
+    }
 }

@@ -37,8 +37,8 @@ pub fn find(cache: &Path) -> Result<Parts, String> {
     Ok(Parts {
         firecracker: program("firecracker", "MVM_FIRECRACKER", cache)?,
         jailer: program("jailer", "MVM_JAILER", cache)?,
+        revision: revision(&artifacts, &guest(&mvm)?)?,
         guest: guest(&mvm)?,
-        revision: revision(&artifacts)?,
         root: root(cache)?,
         artifacts,
         mvm,
@@ -67,15 +67,19 @@ fn guest(mvm: &Path) -> Result<PathBuf, String> {
         .ok_or_else(|| "mvm-guest is not built".into())
 }
 
-/// The smallest image there is, as it was made or used last: its guest agent is this build's when
-/// `mvm bootstrap` ran before, as in `tests/run`.
-fn revision(artifacts: &Path) -> Result<PathBuf, String> {
-    let minimal = |dir: &Path| {
-        fs::read_to_string(dir.join("manifest.json"))
-            .is_ok_and(|manifest| manifest.contains(r#""profile":"minimal""#))
+/// The smallest image there is, as it was made or used last: one with this build's guest agent, as
+/// `mvm bootstrap` in `tests/run` makes it, so that it need not be built in there.
+fn revision(artifacts: &Path, guest: &Path) -> Result<PathBuf, String> {
+    let guest = fs::read(guest).map_err(|error| format!("{}: {error}", guest.display()))?;
+    let guest = mvm_model::Digest::of(&guest).to_string();
+    let minimal = |dir: &Path, words: &[&str]| {
+        let manifest = fs::read_to_string(dir.join("manifest.json")).unwrap_or_default();
+        manifest.contains(r#""profile":"minimal""#) && words.iter().all(|it| manifest.contains(it))
     };
-    let newest = newest(&artifacts.join("revisions"), minimal);
-    newest.ok_or_else(|| "no guest image was built yet (mvm bootstrap)".into())
+    let revisions = artifacts.join("revisions");
+    newest(&revisions, |dir| minimal(dir, &[&guest, r#""role":"worker""#]))
+        .or_else(|| newest(&revisions, |dir| minimal(dir, &[])))
+        .ok_or_else(|| "no guest image was built yet (mvm bootstrap)".into())
 }
 
 fn root(cache: &Path) -> Result<PathBuf, String> {

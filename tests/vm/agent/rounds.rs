@@ -5,6 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use super::daemon::{Agent, BOOT, POOL, SOON, count};
+use crate::common::world::{spawn, told, wait};
 use crate::common::{Outcome, World};
 
 /// D§4: `scale` starts nothing; an agent that runs does, at once and not at its next round.
@@ -37,6 +38,39 @@ pub fn what_a_person_stopped_stays_so(world: &World) -> Outcome {
     // A person's own reconcile does not wait.
     world.ok(&["agent", "reconcile"]);
     assert_eq!(world.status(&instance), "running");
+    Outcome::Passed
+}
+
+/// What a plan takes down waits for what people have open in it, but not for ever.
+pub fn what_people_have_open_drains(world: &World) -> Outcome {
+    let members = world.members(POOL);
+    let open = |instance: &str, seconds: &str| {
+        spawn(world.command(&["instance", "exec", instance, "--", "sleep", seconds]))
+    };
+    let visited = |instance: &str| {
+        let id = instance.rsplit('/').next().expect("an id");
+        let mark = fs::File::open(world.path("run/vm").join(id).join("opened"));
+        mark.is_ok_and(|mark| mark.try_lock().is_err())
+    };
+    let visits: Vec<_> = members.iter().map(|one| open(one, "4")).collect();
+    world.eventually("both are visited", SOON, || members.iter().all(|one| visited(one)));
+    world.ok(&["pool", "scale", POOL, "--running", "1"]);
+    world.ok(&["agent", "reconcile"]);
+    assert_eq!(count(world, "running"), 1);
+    for visit in visits {
+        let output = wait(visit, &["instance", "exec"]);
+        assert!(output.status.success(), "{}", told(&output));
+    }
+    let last = members.iter().find(|one| world.status(one) == "running").expect("one is left");
+    world.ok(&["pool", "update", POOL, "--drain-timeout", "1"]);
+    let visit = open(last, "100");
+    world.eventually("it is visited", SOON, || visited(last));
+    world.ok(&["pool", "scale", POOL, "--running", "0"]);
+    world.ok(&["agent", "reconcile"]);
+    assert_eq!(count(world, "running"), 0);
+    assert!(!wait(visit, &["instance", "exec"]).status.success());
+    world.ok(&["pool", "scale", POOL, "--running", "2"]);
+    world.ok(&["agent", "reconcile"]);
     Outcome::Passed
 }
 

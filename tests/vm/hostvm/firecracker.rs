@@ -1,4 +1,4 @@
-//! A real Firecracker with a real guest, without the product: bare, in its jail, as a unit. What
+//! A real Firecracker with a real guest, without the product: in its jail, as a unit. What
 //! the product does must have this shape, so the shape is proven here first.
 
 use std::time::Duration;
@@ -12,34 +12,6 @@ const GUEST: Duration = Duration::from_secs(90);
 const JAILS: &str = "/srv/jailer";
 /// Its user, from a range no account is in.
 const UID: u32 = 1_900_001;
-
-/// Ends when the guest's kernel, found its devices through ACPI, has loaded its modules.
-pub fn a_bare_firecracker_runs_a_guest(host: &HostVm) -> Outcome {
-    host.sh("mkdir -p /srv/bare");
-    host.write("/srv/bare/vm.json", 0o644, vm("/opt/guest", "mvm.probe").as_bytes());
-    let said =
-        host.sh("firecracker --no-api --level Error --config-file /srv/bare/vm.json </dev/null");
-    assert!(said.contains("MVM-PROBE-OK"), "{said}");
-    Outcome::Passed
-}
-
-/// The jailer returns at once; the VMM goes on as another user, in a root and a process
-/// namespace of its own.
-pub fn a_jailed_firecracker_runs_a_guest(host: &HostVm) -> Outcome {
-    let id = "i-00000001";
-    let root = jail(host, id, "mvm.probe");
-    let jailer = jailer(id);
-    host.sh(&format!("{jailer} </dev/null >/srv/{id}.out 2>&1"));
-    let pid = host.text(&format!("{root}/firecracker.pid"));
-    let status = host.text(&format!("/proc/{pid}/status"));
-    assert_eq!(field(&status, "Uid"), [UID; 4].map(|uid| uid.to_string()).join("\t"));
-    assert_eq!(field(&status, "NSpid"), format!("{pid}\t1"));
-    assert!(host.can(&format!("test {root}/firecracker -ef /proc/{pid}/exe")));
-    host.eventually("the guest runs", GUEST, &format!("grep MVM-PROBE-OK /srv/{id}.out"));
-    host.eventually("the VMM ends with its guest", GUEST, &format!("! test -e /proc/{pid}"));
-    host.sh(&format!("rm -r {JAILS}/firecracker/{id}"));
-    Outcome::Passed
-}
 
 /// One transient unit per VM: the VMM is its main process, its limits are the unit's, and it is
 /// in the tenant's slice, whatever other tenants' slices do.
@@ -138,11 +110,7 @@ fn jailer(id: &str) -> String {
     )
 }
 
-/// A field of `/proc/<pid>/status`.
-fn field<'a>(status: &'a str, name: &str) -> &'a str {
-    status.lines().find_map(|line| named(line, name)).unwrap_or_default()
-}
-
+/// A field's value, in a line of `/proc/<pid>/status`.
 fn named<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     line.strip_prefix(name)?.strip_prefix(':').map(str::trim)
 }

@@ -232,6 +232,7 @@ pub fn a_silent_guest_is_an_error_not_a_hang(world: &World) -> Outcome {
     let error = world.refused(&["instance", "exec", worker, "--", "true"], 5);
     signal(world, worker, Signal::SIGCONT);
     assert!(error.contains("no answer") || error.contains("does not answer"), "{error}");
+    assert!(error.contains("mvm instance logs"), "{error}");
     world.eventually("it answers again", Duration::from_secs(20), || {
         world.guest_can(worker, "true")
     });

@@ -78,6 +78,32 @@ pub fn a_removed_secret_leaves_its_guests(world: &World) -> Outcome {
     Outcome::Passed
 }
 
+/// A pool that shows others of them brings them to its guests at once, by a command or a file.
+pub fn another_scope_is_delivered_at_once(world: &World) -> Outcome {
+    let one = &world.members(SCOPED)[0];
+    let names = || world.guest(one, "ls -A /run/secrets");
+    let rescope = |names| world.ok(&["pool", "update", SCOPED, "--secret-scopes", names]);
+    assert_eq!(names(), "SLACK_TOKEN");
+    rescope("db");
+    assert_eq!(names(), "DB_PASSWORD");
+    let file = world.path("desired.json");
+    let path = file.to_str().expect("a path");
+    let text = world.ok(&["agent", "desired"]);
+    let hash = world.json(&["tenant", "secrets", "list", "aa"])["secrets_hash"].to_string();
+    assert!(text.contains(&format!("\"secrets_hash\": {hash}")), "{text}");
+    std::fs::write(&file, text.replace("\"db\"", "\"slack\"")).expect("written");
+    let said = world.ok(&["agent", "reconcile", "--desired", path]);
+    assert!(!said.contains("secrets_hash"), "{said}");
+    assert_eq!(names(), "SLACK_TOKEN");
+    // A document that expects other secrets is told so, and changes none.
+    set(world, "aa", "SLACK_TOKEN=later\n");
+    let said = world.ok(&["agent", "reconcile", "--desired", path]);
+    assert!(said.contains("aa: its secrets are not those the desired state names"), "{said}");
+    assert_eq!(seen(world, one, "SLACK_TOKEN"), "later");
+    set(world, "aa", "SLACK_TOKEN=changed\n");
+    Outcome::Passed
+}
+
 pub fn a_value_is_never_an_argument(world: &World) -> Outcome {
     for args in [&["TOKEN=hunter2"][..], &["TOKEN", "hunter2"]] {
         let error = world.refused(&[&["tenant", "secrets", "set", "aa"], args].concat(), 2);
