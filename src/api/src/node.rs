@@ -99,7 +99,7 @@ pub struct NodeInfo {
     pub vmms: Vec<Proof>,
     /// What guests hold of it.
     pub given: Usage,
-    /// Tenants, mvm's own included.
+    /// Tenants, without mvm's own (`dev`).
     pub tenants: usize,
     /// Instances by status.
     pub instances: BTreeMap<Status, usize>,
@@ -206,11 +206,11 @@ pub struct Overview {
     pub agent: String,
     /// The dev microVM.
     pub dev: String,
-    /// Tenants, mvm's own included.
+    /// Tenants, without mvm's own (`dev`).
     pub tenants: usize,
     /// Instances by status.
     pub instances: BTreeMap<Status, usize>,
-    /// Bytes of the image cache.
+    /// Bytes of all images on disk, those of all tenants' pools included, each file once.
     pub image_bytes: u64,
     /// Where everything is kept.
     pub state_dir: PathBuf,
@@ -229,16 +229,14 @@ pub struct TenantDisk {
     pub data_bytes: u64,
     /// Allocated by snapshots.
     pub snapshot_bytes: u64,
-    /// Images only its pools still hold; what the image store has too counts there.
-    pub image_bytes: u64,
     /// Records, configuration drives and the like.
     pub other_bytes: u64,
 }
 
 impl TenantDisk {
-    /// Everything it has on disk.
+    /// Everything it has on disk; images are shared and counted for the host.
     pub fn bytes(&self) -> u64 {
-        self.data_bytes + self.snapshot_bytes + self.image_bytes + self.other_bytes
+        self.data_bytes + self.snapshot_bytes + self.other_bytes
     }
 }
 

@@ -73,7 +73,7 @@ pub struct View {
     pub pools: usize,
     /// Its instances.
     pub instances: usize,
-    /// Bytes on disk.
+    /// Bytes on disk: data drives, snapshots and records; images are shared and not its.
     pub disk_bytes: u64,
     /// What its instances claim of the disk quota.
     pub disk_claim: Claim,

@@ -8,13 +8,17 @@ use crate::command::{
     add, agent, bench, bootstrap, check_config, completions, connect, demo, dev, doctor, events,
     image, instance, net, new, node, pool, status, stop, tenant,
 };
+use crate::usage;
 
 /// Turns Linux hosts into a multi-tenant fleet of microVMs.
 #[derive(Debug, Parser)]
 #[command(name = "mvm", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
     after_help = "Start here: mvm demo\n\nExit codes: 0 ok, 1 failed, 2 usage, 3 not found, \
-    4 refused (policy, owner, quota, state), 5 unavailable, busy or timeout, 130 interrupted"
+    4 refused (policy, owner, quota, state), 5 unavailable, busy or timeout, 130 interrupted\n\n\
+    With --json stdout is the result alone: of what creates or changes an object that object, as \
+    'list' and 'info' show it; of 'destroy' {\"destroyed\": PATH}. A failure is one line of JSON on \
+    stderr, a mistake in the arguments too: kind, message, object, hint."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -75,7 +79,11 @@ enum Command {
 
 /// Parses the arguments and runs the command.
 pub fn run() -> ExitCode {
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::refuse(error),
+    };
+    match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Bootstrap(args) => bootstrap::run(args),
         Command::Add(command) => add::run(command),

@@ -12,10 +12,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 use mvm_agent::error::{About, Error, Kind, Result};
-use mvm_host::image::{ImageError, find_guest};
+use mvm_host::image::{GuestError, ImageError, find_guest};
 use mvm_host::packages::{Arch, Control};
 
 use crate::progress::Step;
+use crate::talk;
 
 /// The guest agent that was built before elevation.
 static GUEST: OnceLock<PathBuf> = OnceLock::new();
@@ -36,7 +37,7 @@ pub fn ensure_root(needs: &str) -> Result<()> {
         )
         .hint("run the same command as root"));
     };
-    eprintln!("mvm: {needs} needs root; continuing with sudo");
+    talk::say(format_args!("mvm: {needs} needs root; continuing with sudo"));
     let exe = std::env::current_exe().map_err(|error| {
         Error::new(Kind::Failed, "", "cannot find the mvm binary").because(error)
     })?;
@@ -66,9 +67,12 @@ pub fn build_guest_first() -> Result<()> {
     let step = Step::start("preparing the guest agent");
     let sink = |progress| step.show(&progress);
     let never = AtomicBool::new(false);
-    let found = find_guest(Arch::HOST, Control::new(&sink, &never)).map_err(ImageError::from);
-    let guest = found.about("", "prepare the guest agent")?;
-    let _ = GUEST.set(guest.path);
+    match find_guest(Arch::HOST, Control::new(&sink, &never)) {
+        Ok(guest) => drop(GUEST.set(guest.path)),
+        // Nothing to build: images that are there already need none, and root says it if one does.
+        Err(GuestError::Nowhere { .. }) => {}
+        Err(error) => Err(ImageError::from(error)).about("", "prepare the guest agent")?,
+    }
     step.done();
     Ok(())
 }

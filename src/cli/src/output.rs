@@ -4,6 +4,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 use mvm_agent::error::{Error, Kind, Result};
 use serde::Serialize;
 
+use crate::talk;
+
 /// Prints a value as JSON.
 ///
 /// # Errors
@@ -53,7 +55,7 @@ pub fn quietly_if_closed(error: std::io::Error) -> std::io::Error {
 /// When stdout is gone.
 pub fn table(header: &[&str], rows: Vec<Vec<String>>, nothing: &str) -> Result<()> {
     if rows.is_empty() {
-        eprintln!("{nothing}");
+        talk::say(nothing);
         return Ok(());
     }
     let mut table = Table::new();

@@ -1,4 +1,5 @@
-//! Progress on stderr: a bar or a spinner for a person, plain lines when it is not a terminal.
+//! Progress on stderr: a bar or a spinner for a person, plain lines when it is not a terminal,
+//! nothing for a program that asked for JSON.
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +8,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use mvm_agent::build::SharedSink;
 use mvm_host::progress::Progress;
+
+use crate::runtime::Form;
+use crate::talk;
 
 /// One long step that is shown while it runs.
 #[derive(Clone)]
@@ -19,9 +23,10 @@ pub struct Step {
 impl Step {
     /// Starts showing `what`.
     pub fn start(what: &str) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| spinner(what));
+        let watched = std::io::stderr().is_terminal() && talk::form() == Form::People;
+        let bar = watched.then(|| spinner(what));
         if bar.is_none() {
-            eprintln!("{what} ...");
+            talk::say(format_args!("{what} ..."));
         }
         Self { bar, started: Instant::now(), last: Arc::default() }
     }
@@ -43,7 +48,7 @@ impl Step {
     fn show_line(&self, progress: &Progress) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != progress.what {
-            eprintln!("  {}", progress.what);
+            talk::say(format_args!("  {}", progress.what));
             last.clone_from(&progress.what);
         }
     }

@@ -9,6 +9,7 @@ use mvm_agent::error::{Error, Kind, Result};
 use mvm_agent::{Dirs, Service};
 
 use crate::error::report;
+use crate::talk;
 
 /// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +92,7 @@ async fn watch_interrupt(cancel: Arc<AtomicBool>) {
         if cancel.swap(true, Ordering::SeqCst) {
             std::process::exit(Kind::Interrupted.exit_code().into());
         }
-        eprintln!("\nstopping (once more to leave at once)");
+        talk::say("\nstopping (once more to leave at once)");
     }
 }
 

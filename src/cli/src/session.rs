@@ -22,8 +22,10 @@ use mvm_host::progress::Progress;
 use mvm_model::InstancePath;
 
 use crate::elevate::ensure_root;
+use crate::error::warn;
 use crate::progress::Step;
 use crate::runtime::{Context, Form};
+use crate::talk;
 
 /// How long a guest's agent may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -166,9 +168,6 @@ pub async fn interrupted(cancel: &AtomicBool) {
 /// Tells of records that could not be read; the others are shown all the same.
 pub fn warn_of(unreadable: &[Unreadable]) {
     for record in unreadable {
-        match record.problem.starts_with(&record.path) {
-            true => eprintln!("warning: {}", record.problem),
-            false => eprintln!("warning: {}: {}", record.path, record.problem),
-        }
+        warn(talk::form(), &record.path, &record.problem);
     }
 }

@@ -104,7 +104,10 @@ pub struct Usage {
 
 /// A quota a step would exceed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{quota} of {limit} would be exceeded ({used} in use, {wanted} wanted)")]
+#[error(
+    "{quota} of {} would be exceeded ({used}{} in use, {wanted}{} more wanted)",
+    self.limit_told(), self.unit(), self.unit()
+)]
 pub struct OverQuota {
     /// The quota's field name.
     pub quota: &'static str,
@@ -114,6 +117,29 @@ pub struct OverQuota {
     pub used: u64,
     /// What the step adds.
     pub wanted: u64,
+}
+
+impl OverQuota {
+    /// The unit of its numbers, after a space; nothing for what is counted.
+    pub fn unit(&self) -> &'static str {
+        match self.quota {
+            "max_mem_mib" => " MiB",
+            "max_disk_gib" => " GiB",
+            "max_vcpus" => " vCPUs",
+            _ => "",
+        }
+    }
+
+    /// The limit with its unit.
+    pub fn limit_told(&self) -> String {
+        format!("{}{}", self.limit, self.unit())
+    }
+
+    /// What raises it: an option of `mvm tenant update`.
+    pub fn flag(&self) -> String {
+        let name = self.quota.trim_end_matches("_mib").trim_end_matches("_gib");
+        format!("--{}", name.replace('_', "-"))
+    }
 }
 
 impl Usage {
@@ -246,6 +272,17 @@ mod tests {
         usage.add_running(SMALL);
         assert_eq!(usage.admit_running(&quotas, SMALL), Ok(()));
         usage.add_warm(SMALL);
-        assert_eq!(usage.admit_running(&quotas, SMALL).unwrap_err().quota, "max_vcpus");
+        let over = usage.admit_running(&quotas, SMALL).unwrap_err();
+        let told = "max_vcpus of 4 vCPUs would be exceeded (4 vCPUs in use, 2 vCPUs more wanted)";
+        assert_eq!(over.to_string(), told);
+    }
+
+    #[test]
+    fn each_quota_names_the_option_that_raises_it() {
+        let over = |quota| OverQuota { quota, limit: 1, used: 1, wanted: 1 }.flag();
+        assert_eq!(over("max_running"), "--max-running");
+        assert_eq!(over("max_mem_mib"), "--max-mem");
+        assert_eq!(over("max_disk_gib"), "--max-disk");
+        assert_eq!(over("max_instances_per_pool"), "--max-instances-per-pool");
     }
 }

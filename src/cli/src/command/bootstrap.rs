@@ -17,6 +17,7 @@ use crate::command::as_root_with_guest;
 use crate::output;
 use crate::progress::Step;
 use crate::runtime::{Context, Form};
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -30,6 +31,9 @@ pub struct Args {
     /// Install the programs firecracker and jailer that are in this directory
     #[arg(long, value_name = "DIR")]
     firecracker: Option<PathBuf>,
+    /// Print JSON: {"vmms": what was proven}
+    #[arg(long)]
+    json: bool,
 }
 
 /// Whether a person is asked before something is installed.
@@ -49,7 +53,7 @@ impl From<bool> for Consent {
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    as_root_with_guest("bootstrap", Form::People, |context| bootstrap(context, args))
+    as_root_with_guest("bootstrap", args.json.into(), |context| bootstrap(context, args))
 }
 
 async fn bootstrap(context: Context, args: Args) -> Result<ExitCode> {
@@ -58,12 +62,19 @@ async fn bootstrap(context: Context, args: Args) -> Result<ExitCode> {
         return production(&context, args.yes.into()).await;
     }
     let verdicts = prepare(&context, args.yes.into()).await?;
-    for verdict in &verdicts {
+    tell(context.form, &verdicts, "this host is ready")?;
+    talk::say("next: mvm demo");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(form: Form, verdicts: &[Verdict], ready: &str) -> Result<()> {
+    if form == Form::Json {
+        return output::json(&serde_json::json!({ "vmms": verdicts }));
+    }
+    for verdict in verdicts {
         output::line(&verdict.to_string())?;
     }
-    output::line("this host is ready")?;
-    eprintln!("next: mvm demo");
-    Ok(ExitCode::SUCCESS)
+    output::line(ready)
 }
 
 /// Installs Firecracker from a directory; without one, its publisher's release where it is missing
@@ -71,20 +82,21 @@ async fn bootstrap(context: Context, args: Args) -> Result<ExitCode> {
 async fn firecracker(context: &Context, from: Option<&Path>) -> Result<()> {
     if let Some(from) = from {
         let installed = context.service.install_firecracker(from).await?;
-        return output::line(&format!("installed Firecracker {}", installed.build()));
+        let text = format!("installed Firecracker {}", installed.build());
+        return if context.form == Form::Json { Ok(()) } else { output::line(&text) };
     }
     if context.service.has_firecracker() {
         return Ok(());
     }
     let Some(release) = Release::pinned() else {
-        eprintln!(
+        talk::say(
             "note: Firecracker is not fetched: this mvm knows no digest from its publisher; \
-             --firecracker DIR installs one that is there"
+             --firecracker DIR installs one that is there",
         );
         return Ok(());
     };
     if let Err(error) = context.service.fetch_firecracker(&release).await {
-        eprintln!("note: {}; going on without it", error.chain());
+        talk::say(format_args!("note: {}; going on without it", error.chain()));
     }
     Ok(())
 }
@@ -102,7 +114,10 @@ async fn production(context: &Context, consent: Consent) -> Result<ExitCode> {
     };
     lacks.extend(context.service.production_lacks().await);
     insist_on_production(lacks, &verdicts)?;
-    output::line("this host is ready for production")?;
+    match context.form {
+        Form::Json => tell(Form::Json, &verdicts, "")?,
+        Form::People => output::line("this host is ready for production")?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -125,9 +140,9 @@ pub async fn packages(context: &Context, consent: Consent) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    eprintln!("this host lacks:");
+    talk::say("this host lacks:");
     for need in &missing {
-        eprintln!("  {:20} {}", need.package, need.reason);
+        talk::say(format_args!("  {:20} {}", need.package, need.reason));
     }
     if consent == Consent::Ask && !ask("install them now?") {
         return Err(refused(&missing));
@@ -145,7 +160,7 @@ fn refused(missing: &[Need]) -> Error {
 }
 
 fn ask(question: &str) -> bool {
-    if !std::io::stdin().is_terminal() {
+    if !std::io::stdin().is_terminal() || talk::form() == Form::Json {
         return false;
     }
     eprint!("{question} [y/N] ");

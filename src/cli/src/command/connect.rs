@@ -93,7 +93,7 @@ pub fn show(dashboard: &Dashboard) -> Result<()> {
             "no instances yet; the deployment may still be building: mvm pool info {name}/{pool}"
         ))
     } else {
-        list::table(&dashboard.instances)
+        list::table(&dashboard.instances, &format!("{name}/workers"))
     }
 }
 
@@ -120,18 +120,39 @@ fn pools(dashboard: &Dashboard) -> Result<()> {
     output::table(&header, rows.collect(), "no pools yet")
 }
 
-/// What a person does next, with this deployment's names.
+/// How many more of a pool's instances the tenant may have running.
+fn room(dashboard: &Dashboard) -> u32 {
+    let quotas = dashboard.tenant.record.quotas;
+    let wanted: u32 = dashboard.pools.iter().map(|pool| pool.record.desired_counts.running).sum();
+    quotas.max_running.saturating_sub(wanted)
+}
+
+/// What a person does next, with this deployment's names; only what its quotas allow.
 fn next(dashboard: &Dashboard) -> String {
     let name = &dashboard.tenant.record.tenant_id;
     let pool = dashboard.pools.last().map_or("workers", |pool| pool.record.pool_id.as_str());
+    let running = dashboard.pools.last().map_or(0, |pool| pool.record.desired_counts.running);
+    let most = dashboard.tenant.record.quotas.max_running;
     let shell =
         dashboard.instances.iter().find(|one| one.status == mvm_model::state::Status::Running);
     let mut lines = vec![
         "Next:".to_owned(),
         format!("  mvm tenant secrets set {name} NAME --from-file FILE"),
-        format!("  mvm pool scale {name}/{pool} --running 4 --wait"),
+        match (running, room(dashboard)) {
+            (_, 0) => format!("  mvm tenant update {name} --max-running {}", most + 1),
+            (running, _) => {
+                format!("  mvm pool scale {name}/{pool} --running {} --wait", running + 1)
+            }
+        },
         format!("  mvm instance list --tenant {name}"),
     ];
+    lines.extend(entry(dashboard));
     lines.extend(shell.map(|one| format!("  mvm instance shell {}", one.path())));
     lines.join("\n")
+}
+
+/// How its entry is reached: from this host only.
+fn entry(dashboard: &Dashboard) -> Option<String> {
+    let ready = dashboard.gateways.iter().find(|gateway| gateway.ready != Some(false))?;
+    ready.addresses.first().map(|address| format!("  curl http://{address}   (on this host)"))
 }

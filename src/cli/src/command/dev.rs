@@ -12,7 +12,8 @@ use mvm_model::state::Verb;
 use mvm_model::{InstancePath, PoolPath};
 
 use crate::command::instance::{exec, shell};
-use crate::command::{as_root, as_root_with_guest, bootstrap};
+use crate::command::{as_root, as_root_with_guest, bootstrap, tell_destroyed};
+use crate::output;
 use crate::progress::Step;
 use crate::runtime::{Context, Form};
 use crate::session::Session;
@@ -23,6 +24,7 @@ const RESOURCES: Resources = Resources { vcpus: 1, mem_mib: 512, data_disk_mib: 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
 #[command(
+    override_usage = "mvm dev [--yes] [-- COMMAND...]\n       mvm dev --rm",
     after_help = "What is kept when it stops is in /data; everything else is memory.\nA command goes after --: mvm dev -- uname -a"
 )]
 pub struct Args {
@@ -35,6 +37,9 @@ pub struct Args {
     /// Run this in it instead of a shell
     #[arg(last = true)]
     command: Vec<String>,
+    /// Start it, open no shell, and print JSON: the instance, as in 'instance list'
+    #[arg(long, conflicts_with = "command")]
+    json: bool,
 }
 
 /// The dev microVM: instance `dev` of pool `vm` of the built-in tenant `dev`.
@@ -46,16 +51,20 @@ pub fn instance() -> InstancePath {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     if args.rm {
-        return as_root("dev", Form::People, |context| async move {
+        return as_root("dev", args.json.into(), |context| async move {
             remove(&context, &instance()).await
         });
     }
-    as_root_with_guest("dev", Form::People, |context| dev(context, args))
+    as_root_with_guest("dev", args.json.into(), |context| dev(context, args))
 }
 
 async fn dev(context: Context, args: Args) -> Result<ExitCode> {
     let path = instance();
     ensure_running(&context, &path, args.yes).await?;
+    if context.form == Form::Json {
+        let record = context.service.instance(&path)?;
+        return output::json(&context.service.view(&record)).map(|()| ExitCode::SUCCESS);
+    }
     if args.command.is_empty() {
         shell::open(&Session::from(&context), &path).await
     } else {
@@ -65,11 +74,16 @@ async fn dev(context: Context, args: Args) -> Result<ExitCode> {
 
 async fn remove(context: &Context, path: &InstancePath) -> Result<ExitCode> {
     match context.service.destroy_tenant(&path.pool.tenant).await {
-        Ok(()) => println!("dev microVM destroyed"),
-        Err(error) if error.kind == Kind::NotFound => println!("there is no dev microVM"),
-        Err(error) => return Err(error),
+        Ok(()) if context.form == Form::Json => tell_destroyed(Form::Json, "", path),
+        Ok(()) => output::line("dev microVM destroyed").map(|()| ExitCode::SUCCESS),
+        Err(error) if error.kind == Kind::NotFound && context.form == Form::Json => {
+            output::json(&None::<()>).map(|()| ExitCode::SUCCESS)
+        }
+        Err(error) if error.kind == Kind::NotFound => {
+            output::line("there is no dev microVM").map(|()| ExitCode::SUCCESS)
+        }
+        Err(error) => Err(error),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn ensure_running(context: &Context, path: &InstancePath, yes: bool) -> Result<()> {

@@ -13,6 +13,7 @@ use crate::command::in_session;
 use crate::output;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// How often a followed log is looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -51,6 +52,12 @@ async fn events(session: Session, args: Args) -> Result<ExitCode> {
     let started = now();
     let mut seen = session.call(list(args.last)).await?;
     show(session.form, &seen)?;
+    if seen.is_empty() {
+        talk::say(match &args.tenant {
+            Some(tenant) => format!("nothing was done to {tenant} yet"),
+            None => "nothing was done yet".to_owned(),
+        });
+    }
     while args.follow && !session.cancel.load(std::sync::atomic::Ordering::SeqCst) {
         tokio::time::sleep(LOOK).await;
         // More than happen between two looks.

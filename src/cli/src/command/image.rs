@@ -13,6 +13,7 @@ use crate::output;
 use crate::progress::Step;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -44,6 +45,9 @@ pub struct BuildArgs {
     /// Install what is missing without asking
     #[arg(long)]
     yes: bool,
+    /// Print JSON: an array of the images, as in 'image list'
+    #[arg(long)]
+    json: bool,
 }
 
 /// Arguments of `import`.
@@ -86,7 +90,7 @@ pub fn run(command: Command) -> ExitCode {
     match command {
         Command::List(args) => in_session("image list", args.json.into(), list),
         Command::Build(args) => {
-            in_session_with_guest("image build", Form::People, |session| build(session, args))
+            in_session_with_guest("image build", args.json.into(), |session| build(session, args))
         }
         Command::Import(args) => {
             in_session("image import", args.json.into(), |session| import(session, args))
@@ -124,12 +128,23 @@ async fn build(session: Session, args: BuildArgs) -> Result<ExitCode> {
     if let Some(context) = session.context() {
         bootstrap::packages(&context, args.yes.into()).await?;
     }
+    let mut built = Vec::new();
     for Wanted { profile, role } in args.images {
         let step = Step::start(&format!("building the {profile} image for a {role}"));
         let call = Build { profile, role: role.clone() };
         let digest = session.call_showing(call, &step).await?;
         let took = output::duration(step.done());
-        output::line(&format!("{profile}/{role} is revision {digest} ({took})"))?;
+        match session.form {
+            Form::Json => built.push(digest),
+            Form::People => {
+                output::line(&format!("{profile}/{role} is revision {digest} ({took})"))?;
+            }
+        }
+    }
+    if session.form == Form::Json {
+        let mut views = session.call(List {}).await?;
+        views.retain(|view| built.contains(&view.digest));
+        output::json(&views)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -145,7 +160,10 @@ async fn import(session: Session, args: ImportArgs) -> Result<ExitCode> {
         return output::json(&view).map(|()| ExitCode::SUCCESS);
     }
     output::line(&format!("{}/{} is revision {}", view.profile, view.role, view.digest))?;
-    eprintln!("next: mvm pool create TENANT/POOL --revision {} --role {}", view.digest, view.role);
+    talk::say(format_args!(
+        "next: mvm pool create TENANT/POOL --revision {} --role {}",
+        view.digest, view.role
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

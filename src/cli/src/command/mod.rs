@@ -31,6 +31,7 @@ use mvm_agent::error::Result;
 
 use crate::elevate::ensure_root;
 use crate::error::report;
+use crate::output;
 use crate::runtime::{self, Context, Form};
 use crate::session::Session;
 
@@ -70,6 +71,18 @@ impl Force {
         Err(Error::new(Kind::Refused, &object, format!("this destroys {object} with {lost}"))
             .hint("repeat it with --force if that is what you want"))
     }
+}
+
+/// Says that an object is gone, with its data.
+///
+/// # Errors
+/// When stdout is gone.
+pub fn tell_destroyed(form: Form, what: &str, path: impl std::fmt::Display) -> Result<ExitCode> {
+    match form {
+        Form::Json => output::json(&serde_json::json!({ "destroyed": path.to_string() }))?,
+        Form::People => output::line(&format!("{what} {path} destroyed"))?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs a command against the agent, or as root in this process when there is none.

@@ -15,6 +15,7 @@ use crate::output;
 use crate::progress::Step;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -56,6 +57,8 @@ async fn new(session: Session, args: Args) -> Result<ExitCode> {
     let flake = args.flake.as_deref().map(reference).transpose()?;
     let (flake, typed) = flake.map_or((None, None), |(flake, typed)| (Some(flake), typed));
     let config = args.config.as_deref().map(read).transpose()?;
+    // Before anything is prepared for it, or said to be.
+    mvm_agent::template::read(&args.template, config.as_deref())?;
     if let Some(context) = session.context() {
         bootstrap::packages(&context, args.yes.into()).await?;
     }
@@ -65,7 +68,7 @@ async fn new(session: Session, args: Args) -> Result<ExitCode> {
     let deployed = session.call_showing(call, &step).await?;
     step.done();
     for note in &deployed.notes {
-        eprintln!("note: {note}");
+        talk::say(format_args!("note: {note}"));
     }
     if session.form == Form::Json {
         output::json(&deployed)?;
@@ -75,7 +78,7 @@ async fn new(session: Session, args: Args) -> Result<ExitCode> {
         output::line("")?;
         connect::show(&deployed.dashboard)?;
     }
-    eprintln!("next: mvm connect {name}");
+    talk::say(format_args!("next: mvm connect {name}"));
     Ok(ExitCode::SUCCESS)
 }
 

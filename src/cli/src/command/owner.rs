@@ -8,6 +8,8 @@ use mvm_api::update::Adopted;
 use mvm_model::record::ManagedBy;
 
 use crate::output;
+use crate::runtime::Form;
+use crate::talk;
 
 /// Whom something is given to.
 #[derive(Debug, clap::Args)]
@@ -46,7 +48,12 @@ fn word(owner: ManagedBy) -> &'static str {
 ///
 /// # Errors
 /// When stdout is gone.
-pub fn tell(object: &str, adopted: Adopted) -> Result<ExitCode> {
+pub fn tell(form: Form, object: &str, adopted: Adopted) -> Result<ExitCode> {
+    if form == Form::Json {
+        let Adopted { before, now } = adopted;
+        output::json(&serde_json::json!({ "object": object, "before": before, "now": now }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let (before, now) = (word(adopted.before), word(adopted.now));
     let text = match before == now {
         true => format!("{object} is managed by {now} already"),
@@ -54,8 +61,8 @@ pub fn tell(object: &str, adopted: Adopted) -> Result<ExitCode> {
     };
     output::line(&text)?;
     if adopted.before == ManagedBy::Nix && adopted.now == ManagedBy::Local {
-        eprintln!(
-            "note: take it out of the NixOS configuration too, or its next switch is refused"
+        talk::say(
+            "note: take it out of the NixOS configuration too, or its next switch is refused",
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
-use mvm_api::node::{GetOverview, Overview};
+use mvm_api::node::{GetOverview, Overview, Proof};
 
 use crate::command::in_session;
 use crate::output;
@@ -33,6 +33,19 @@ async fn status(session: Session) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What guests run with here, on one line; `mvm node info` and `mvm doctor` say why not with others.
+fn accelerator(proofs: &[Proof]) -> String {
+    let name = |proof: &Proof| format!("{} with {}", proof.vmm, proof.accel);
+    let (proven, other): (Vec<_>, Vec<_>) = proofs.iter().partition(|proof| proof.proven);
+    let names = |of: &[&Proof]| of.iter().map(|proof| name(proof)).collect::<Vec<_>>().join(", ");
+    match (proven.is_empty(), other.is_empty()) {
+        (true, true) => "nothing proven since this boot; 'mvm bootstrap' proves it".to_owned(),
+        (true, false) => format!("none runs guests ('mvm doctor' says why: {})", names(&other)),
+        (false, true) => format!("{}, proven", names(&proven)),
+        (false, false) => format!("{}, proven (not {})", names(&proven), names(&other)),
+    }
+}
+
 fn print(overview: &Overview) -> Result<()> {
     let facts = &overview.machine;
     let counts: Vec<_> =
@@ -50,15 +63,7 @@ fn print(overview: &Overview) -> Result<()> {
     pairs.extend(
         overview.vmm_programs.iter().map(|program| (program.name.as_str(), program.state.clone())),
     );
-    if overview.vmms.is_empty() {
-        pairs.push((
-            "Accelerator",
-            "nothing proven since this boot; 'mvm bootstrap' proves it".into(),
-        ));
-    }
-    for proof in &overview.vmms {
-        pairs.push(("Accelerator", proof.found.clone()));
-    }
+    pairs.push(("Accelerator", accelerator(&overview.vmms)));
     pairs.extend([
         ("Agent", overview.agent.clone()),
         ("Dev VM", overview.dev.clone()),

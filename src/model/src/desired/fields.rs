@@ -93,7 +93,7 @@ impl<'a> Fields<'a> {
         match serde_json::from_value(value) {
             Ok(value) => Some(value),
             Err(error) => {
-                self.wrong(name, &error.to_string(), "docs/agent.md describes every field");
+                self.wrong(name, &plain(&error.to_string()), "docs/agent.md describes every field");
                 None
             }
         }
@@ -122,11 +122,13 @@ impl<'a> Fields<'a> {
     ) -> Option<T> {
         let value = self.take(name).unwrap_or_else(|| Value::Object(Map::new()));
         let place = self.place_of(name);
-        let before = self.problems.len();
-        let mut inner = Fields::of_value(value, place, self.reader, self.problems)?;
+        let Some(mut inner) = Fields::of_value(value, place, self.reader, self.problems) else {
+            self.broken = true;
+            return None;
+        };
         let read = read(&mut inner);
-        inner.finish();
-        self.broken |= self.problems.len() > before;
+        let is_well = inner.finish();
+        self.broken |= !is_well;
         Some(read)
     }
 
@@ -156,14 +158,15 @@ impl<'a> Fields<'a> {
         Some(list)
     }
 
-    /// Reports what is left over; whether everything was well.
+    /// Reports what is left over; whether everything that is known was well: an object with a field
+    /// too many can still be held against the others, and its document is refused all the same.
     pub(crate) fn finish(&mut self) -> bool {
         if self.reader == Reader::Strict {
             let left: Vec<String> =
                 std::mem::take(&mut self.map).into_iter().map(|e| e.0).collect();
             for name in left {
                 let hint = self.guess(&name);
-                self.wrong(&name, "is not a known field", &hint);
+                self.report(&name, "is not a known field", &hint);
             }
         }
         !self.broken
@@ -177,9 +180,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Reports a problem with a field.
+    /// Reports a problem with a field: its object is left out.
     pub(crate) fn wrong(&mut self, name: &str, problem: &str, hint: &str) {
         self.broken = true;
+        self.report(name, problem, hint);
+    }
+
+    fn report(&mut self, name: &str, problem: &str, hint: &str) {
         let short = |text: &str| text.chars().take(SHOWN).collect::<String>();
         let problem = Problem {
             object: short(&self.place_of(name)),
@@ -200,6 +207,34 @@ impl<'a> Fields<'a> {
             None => format!("known here: {}", self.known.join(", ")),
         }
     }
+}
+
+/// A decoder's words as people say them; the checks of our own types speak plainly already.
+fn plain(error: &str) -> String {
+    let Some((found, expected)) = error
+        .strip_prefix("invalid type: ")
+        .or_else(|| error.strip_prefix("invalid value: "))
+        .and_then(|rest| rest.rsplit_once(", expected "))
+    else {
+        return error.to_owned();
+    };
+    let found = found
+        .trim_start_matches("string ")
+        .trim_start_matches("integer ")
+        .trim_start_matches("boolean ")
+        .trim_start_matches("floating point ")
+        .replace("map", "{ … }")
+        .replace("sequence", "[ … ]");
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "i32" | "i64" => "a whole number",
+        "a boolean" => "true or false",
+        "a string" => "text",
+        "a map" => "an object: { … }",
+        "a sequence" => "a list: [ … ]",
+        other => other.trim_start_matches("a string, "),
+    };
+    format!("is {found}, should be {expected}")
 }
 
 /// Edit distance, for names of at most 60 bytes; more for longer ones.

@@ -128,6 +128,20 @@ fn versions_are_strict_for_people_and_tolerant_between_daemons() {
 }
 
 #[test]
+fn mistakes_of_reading_do_not_hide_contradictions() {
+    let mut document = changed("/tenants/0/quota", json!({}));
+    document["tenants"][0]["pools"][0]["instance_resources"]["vcpus"] = json!("many");
+    let mut twin = small()["tenants"][0].clone();
+    twin["tenant_id"] = json!("globex");
+    twin["network"]["ipv4_subnet"] = json!("10.240.8.0/24");
+    document["tenants"].as_array_mut().unwrap().push(twin);
+    assert_eq!(told(&document).len(), 3, "{:?}", told(&document));
+    told_about(&document, "globex", "tenant_net_id 7 is also tenant acme's");
+    let vcpus = "tenants[0] (acme).pools[0] (workers).instance_resources.vcpus";
+    told_about(&document, vcpus, "is \"many\", should be a whole number, 0 or more");
+}
+
+#[test]
 fn an_unknown_field_is_a_mistake_of_a_person_and_none_of_a_daemon() {
     for (pointer, object, hint) in [
         ("/tenant", "tenant", "did you mean \"tenants\"?"),
@@ -211,7 +225,7 @@ fn contradictions_are_told_with_their_object() {
 fn a_quota_below_the_counts_is_told() {
     for (quota, value, object, part) in [
         ("max_running", 1, "acme", "its pools ask for 2, quota max_running is 1"),
-        ("max_vcpus", 3, "acme", "its pools ask for 4, quota max_vcpus is 3"),
+        ("max_vcpus", 3, "acme", "its pools ask for 4 vCPUs, quota max_vcpus is 3 vCPUs"),
         ("max_mem_mib", 2047, "acme", "its pools ask for 2048"),
         ("max_pools", 0, "acme", "quota max_pools is 0"),
         ("max_instances_per_pool", 1, "acme/workers", "2 instances"),

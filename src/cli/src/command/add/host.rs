@@ -12,6 +12,7 @@ use crate::command::{as_root_with_guest, bootstrap};
 use crate::error::report;
 use crate::output;
 use crate::runtime::{Context, Form};
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -64,8 +65,8 @@ async fn add(context: Context, args: Args) -> Result<ExitCode> {
         Form::Json => output::json(&serde_json::json!({ "host": host, "vmms": verdicts }))?,
         Form::People => print(&host, &verdicts)?,
     }
-    eprintln!("no certificates yet: this host is a fleet of its own; they come with the fleet");
-    eprintln!("next: mvm agent serve");
+    talk::say("no certificates yet: this host is a fleet of its own; they come with the fleet");
+    talk::say("next: mvm agent serve");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,6 +12,7 @@ use crate::command::in_session;
 use crate::output;
 use crate::runtime::Form;
 use crate::session::{Session, warn_of};
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -32,7 +33,7 @@ async fn desired(session: Session, args: Args) -> Result<ExitCode> {
     let document = session.call(Desired {}).await?;
     warn_of(&document.unreadable);
     if !document.unreadable.is_empty() {
-        eprintln!("warning: what could not be read is missing in it");
+        talk::say("warning: what could not be read is missing in it");
     }
     let Some(file) = args.file else {
         return output::line(document.text.trim_end()).map(|()| ExitCode::SUCCESS);
@@ -41,7 +42,7 @@ async fn desired(session: Session, args: Args) -> Result<ExitCode> {
         Error::new(Kind::Failed, file.display(), format!("cannot write {}", file.display()))
             .because(error)
     })?;
-    eprintln!("next: mvm agent reconcile --desired {}", file.display());
+    talk::say(format_args!("next: mvm agent reconcile --desired {}", file.display()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,6 +10,7 @@ use mvm_agent::reconcile::Verdict;
 use mvm_api::agent::{DocumentForm, Reconcile, Report};
 
 use crate::command::in_session;
+use crate::error::about;
 use crate::output;
 use crate::progress::Step;
 use crate::runtime::Form;
@@ -115,13 +116,13 @@ pub fn show(report: &Report) -> Result<()> {
         output::line(&format!("done: {step}"))?;
     }
     for refused in &report.refused {
-        output::line(&format!("refused: {}: {}", refused.object, refused.problem))?;
+        output::line(&format!("refused: {}", about(&refused.object, &refused.problem)))?;
     }
     for failed in &report.failed {
         output::line(&format!("failed: {}: {}", failed.step, failed.message))?;
     }
     for note in &report.notes {
-        output::line(&format!("waits: {}: {}", note.object, note.reason))?;
+        output::line(&format!("waits: {}", about(&note.object, &note.reason)))?;
     }
     output::line(&verdict(report))
 }
@@ -129,9 +130,11 @@ pub fn show(report: &Report) -> Result<()> {
 fn verdict(report: &Report) -> String {
     let took = output::duration(std::time::Duration::from_millis(report.took_ms));
     let nothing = report.applied.is_empty() && report.done.is_empty() && report.failed.is_empty();
-    match (report.converged, nothing) {
-        (true, true) => format!("nothing to do ({took})"),
-        (true, false) => format!("reconciled ({took}, {} steps)", report.done.len()),
-        (false, _) => format!("not reconciled yet ({took}, {} steps)", report.done.len()),
+    let (steps, refused) = (output::count(report.done.len(), "step"), report.refused.len());
+    match (report.converged, nothing, refused) {
+        (true, true, 0) => format!("nothing to do ({took})"),
+        (true, false, 0) => format!("reconciled ({took}, {steps})"),
+        (true, ..) => format!("partly reconciled ({took}, {steps}, {refused} refused)"),
+        (false, ..) => format!("not reconciled yet ({took}, {steps})"),
     }
 }

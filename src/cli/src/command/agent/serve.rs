@@ -48,12 +48,14 @@ async fn agent(context: Context, args: Args) -> Result<ExitCode> {
         desired: args.desired.map(found),
         intent: args.intent.map(found),
     };
-    eprintln!(
-        "agent: serving {} (a round every {} s); Ctrl-C ends it, VMs go on",
-        context.service.dirs.run.display(),
-        args.interval_secs
-    );
+    let run = context.service.dirs.run.display().to_string();
+    let ready = || {
+        eprintln!(
+            "agent: serving {run} (a round every {} s); Ctrl-C ends it, VMs go on",
+            args.interval_secs
+        );
+    };
     let cancel: &AtomicBool = &context.cancel;
-    serve::serve(context.service.clone(), options, interrupted(cancel)).await?;
+    serve::serve(context.service.clone(), options, ready, interrupted(cancel)).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -85,7 +85,11 @@ pub async fn measure(exe: &Path, rounds: u32) -> Result<Wake> {
     };
     // Links between all of it must be possible.
     let dir = tempfile::tempdir_in("/var/tmp").map_err(failed("make a directory"))?;
-    let bench = Bench { dir: dir.path().to_owned(), exe: exe.to_owned(), binaries };
+    // Records and sockets are in memory, as a host's are.
+    let run = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir_in(dir.path()));
+    let run = run.map_err(failed("make a directory"))?;
+    let paths = (dir.path().to_owned(), run.path().to_owned());
+    let bench = Bench { dir: paths.0, run: paths.1, exe: exe.to_owned(), binaries };
     bench.prepare().map_err(failed("prepare the guest's files"))?;
     let files = match bench.snapshot().await {
         Ok(files) => files,
@@ -141,6 +145,7 @@ async fn find() -> std::result::Result<Binaries, String> {
 
 struct Bench {
     dir: PathBuf,
+    run: PathBuf,
     exe: PathBuf,
     binaries: Binaries,
 }
@@ -204,7 +209,7 @@ impl Bench {
     }
 
     fn run_dir(&self) -> PathBuf {
-        self.dir.join("run/vm/i-00000001")
+        self.run.join("i-00000001")
     }
 
     fn spec(&self) -> VmSpec {

@@ -18,6 +18,7 @@ use mvm_model::TenantName;
 
 use crate::command::{as_root, as_root_with_guest, bootstrap};
 use crate::runtime::{Context, Form};
+use crate::talk;
 use report::Report;
 
 /// Arguments.
@@ -64,7 +65,7 @@ async fn prepare(context: &Context, yes: bool) -> Result<report::Done<()>> {
     let verdicts = bootstrap::prepare(context, yes.into()).await?;
     // Why the better ones are not used belongs above the table, not into it.
     for refused in verdicts.iter().filter(|verdict| !verdict.is_proven()) {
-        eprintln!("note: {refused}");
+        talk::say(format_args!("note: {refused}"));
     }
     let text = verdicts.iter().find(|verdict| verdict.is_proven()).map(ToString::to_string);
     Ok(report::Done::new((), text.unwrap_or_default()))

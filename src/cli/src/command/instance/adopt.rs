@@ -7,7 +7,6 @@ use mvm_api::update::AdoptInstance;
 use mvm_model::InstancePath;
 
 use crate::command::{in_session, owner};
-use crate::runtime::Form;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -16,13 +15,16 @@ pub struct Args {
     instance: InstancePath,
     #[command(flatten)]
     to: owner::To,
+    /// Print JSON: {"object", "before", "now"}
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    in_session("instance adopt", Form::People, |session| async move {
+    in_session("instance adopt", args.json.into(), |session| async move {
         let object = format!("instance {}", args.instance);
         let call = AdoptInstance { instance: args.instance, to: args.to.owner() };
-        owner::tell(&object, session.call(call).await?)
+        owner::tell(session.form, &object, session.call(call).await?)
     })
 }

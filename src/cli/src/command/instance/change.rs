@@ -14,6 +14,7 @@ use crate::output;
 use crate::progress::Step;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -59,10 +60,10 @@ async fn change(session: Session, args: Args, verb: Verb) -> Result<ExitCode> {
         None => format!("{}: {status} ({})", args.instance, output::duration(took)),
     })?;
     if let Some(note) = &changed.note {
-        eprintln!("note: {note}");
+        talk::say(format_args!("note: {note}"));
     }
     if !changed.slow.is_empty() {
-        eprintln!("slow: {}", changed.slow.join("; "));
+        talk::say(format_args!("slow: {}", changed.slow.join("; ")));
     }
     if args.timings {
         let row = |phase: &Phase| vec![phase.name.to_string(), format!("{:.1}", phase.ms)];

@@ -12,17 +12,21 @@ use crate::command::in_session;
 use crate::output;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The instance: <tenant>/<pool>/<name>
     instance: InstancePath,
+    /// Print JSON: the instance, as in 'instance list'
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    in_session("instance create", Form::People, |session| create(session, args))
+    in_session("instance create", args.json.into(), |session| create(session, args))
 }
 
 async fn create(session: Session, args: Args) -> Result<ExitCode> {
@@ -35,7 +39,10 @@ async fn create(session: Session, args: Args) -> Result<ExitCode> {
     };
     let pool = args.instance.pool.clone();
     let view = session.call(Create { pool, name: Some(name) }).await?;
+    if session.form == Form::Json {
+        return output::json(&view).map(|()| ExitCode::SUCCESS);
+    }
     output::line(&format!("instance {} created ({})", args.instance, view.instance_id))?;
-    eprintln!("next: mvm instance start {}", args.instance);
+    talk::say(format_args!("next: mvm instance start {}", args.instance));
     Ok(ExitCode::SUCCESS)
 }

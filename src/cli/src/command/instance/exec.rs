@@ -11,6 +11,7 @@ use mvm_model::InstancePath;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::command::in_session;
+use crate::gone;
 use crate::output::quietly_if_closed;
 use crate::runtime::Form;
 use crate::session::Session;
@@ -65,7 +66,10 @@ async fn stream(session: &Session, path: &InstancePath, exec: Exec) -> Result<Ex
     let feeding = tokio::spawn(feed(process.input()));
     let exit = session.until_interrupted(follow(path, &process)).await;
     feeding.abort();
-    exit
+    match exit {
+        Err(error) => Err(gone::explain(session, path, error).await),
+        exit => exit,
+    }
 }
 
 /// Passes our standard input on until its end.

@@ -34,21 +34,26 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn list(session: Session, args: Args) -> Result<ExitCode> {
+    let whose = format!(
+        "{}/{}",
+        args.tenant.as_ref().map_or("TENANT", TenantName::as_str),
+        args.pool.as_ref().map_or("POOL", PoolName::as_str)
+    );
     let listed = session.call(List { tenant: args.tenant, pool: args.pool }).await?;
     warn_of(&listed.unreadable);
     let views = listed.instances;
     if session.form == Form::Json {
         return output::json(&views).map(|()| ExitCode::SUCCESS);
     }
-    table(&views)?;
+    table(&views, &whose)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Instances as a table.
+/// Instances as a table; where there are none, how `pool` gets one.
 ///
 /// # Errors
 /// When stdout is gone.
-pub fn table(views: &[View]) -> Result<()> {
+pub fn table(views: &[View], pool: &str) -> Result<()> {
     let none = || "-".to_owned();
     let rows = views.iter().map(|view| {
         let status = match &view.transition {
@@ -66,9 +71,6 @@ pub fn table(views: &[View]) -> Result<()> {
         ]
     });
     let header = ["instance", "name", "status", "ip", "vmm", "for", "note"];
-    output::table(
-        &header,
-        rows.collect(),
-        "no instances; 'mvm pool scale TENANT/POOL --running 1' creates one",
-    )
+    let nothing = format!("no instances; 'mvm pool scale {pool} --running 1' creates one");
+    output::table(&header, rows.collect(), &nothing)
 }

@@ -12,9 +12,11 @@ use mvm_model::InstancePath;
 use tokio::io::AsyncWriteExt;
 
 use crate::command::in_session;
+use crate::gone;
 use crate::output::quietly_if_closed;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// How long a guest may take to begin.
 const BEGIN: Duration = Duration::from_secs(10);
@@ -66,7 +68,12 @@ async fn logs(session: &Session, args: Args) -> Result<ExitCode> {
     let wanted = Logs { source, lines: Some(args.lines), follow: args.follow };
     let mut log = client.logs(wanted, BEGIN).await.about(&args.instance, "read its log")?;
     let mut stdout = tokio::io::stdout();
-    while let Some(bytes) = log.next().await.about(&args.instance, "read its log")? {
+    loop {
+        let next = match log.next().await.about(&args.instance, "read its log") {
+            Err(error) => return Err(gone::explain(session, &args.instance, error).await),
+            Ok(next) => next,
+        };
+        let Some(bytes) = next else { return Ok(ExitCode::SUCCESS) };
         let text = printable(&bytes);
         let written = stdout.write_all(text.as_bytes()).await;
         written.map_err(|error| {
@@ -75,7 +82,6 @@ async fn logs(session: &Session, args: Args) -> Result<ExitCode> {
         })?;
         let _ = stdout.flush().await;
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// What the host kept of an instance whose guest cannot be asked: it starts, hangs, or failed.
@@ -89,7 +95,7 @@ async fn without_guest(session: &Session, args: Args, error: Error) -> Result<Ex
     if lines.is_empty() {
         return Err(error);
     }
-    eprintln!("note: {}; this is what its VMM and its console said", error.message);
+    talk::say(format_args!("note: {}; this is what its VMM and its console said", error.message));
     lines.iter().try_for_each(|line| crate::output::line(line))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -99,7 +105,7 @@ async fn on_host(session: &Session, args: Args) -> Result<ExitCode> {
     let log = HostLog { instance: args.instance, source, lines: args.lines };
     let text = session.call(log).await?;
     if text.lines.is_empty() {
-        eprintln!("nothing was logged");
+        talk::say("nothing was logged");
     }
     for line in &text.lines {
         crate::output::line(line)?;

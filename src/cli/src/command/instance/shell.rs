@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::exec::{START, feed, follow};
 use crate::command::in_session;
+use crate::gone;
 use crate::runtime::Form;
 use crate::session::Session;
 
@@ -52,7 +53,10 @@ pub async fn open(session: &Session, path: &InstancePath) -> Result<ExitCode> {
     feeding.abort();
     resizing.abort();
     drop(raw);
-    exit
+    match exit {
+        Err(error) => Err(gone::explain(session, path, error).await),
+        exit => exit,
+    }
 }
 
 async fn follow_size(input: ProcessInput) {

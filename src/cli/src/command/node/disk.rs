@@ -43,10 +43,18 @@ fn print(disk: &NodeDisk) -> Result<()> {
     let mut rows: Vec<_> = areas.collect();
     rows.extend(disk.tenants.iter().flat_map(tenant_rows));
     rows.push(vec!["total".into(), output::bytes(disk.total_bytes), String::new()]);
-    output::table(&["what", "on disk", "where"], rows, "")?;
+    output::table(&["what", "on disk", "note"], rows, "")?;
     output::line("")?;
     if disk.tenants.is_empty() {
         output::line("no tenants: their storage is freed")?;
+    }
+    for tenant in &disk.tenants {
+        output::line(&format!(
+            "{}: {} of its quota of {} (data drives at full size, snapshots)",
+            tenant.tenant_id,
+            output::bytes(tenant.claim.total()),
+            output::bytes(tenant.quota_bytes)
+        ))?;
     }
     for file_system in &disk.file_systems {
         output::line(&super::stats::disk_line(file_system))?;
@@ -59,16 +67,11 @@ fn print(disk: &NodeDisk) -> Result<()> {
 }
 
 fn tenant_rows(tenant: &TenantDisk) -> Vec<Vec<String>> {
-    let name = &tenant.tenant_id;
-    let quota = format!(
-        "{} of {} of its quota",
-        output::bytes(tenant.claim.total()),
-        output::bytes(tenant.quota_bytes)
-    );
+    let (name, claim) = (&tenant.tenant_id, tenant.claim);
+    let full = format!("{} at full size", output::bytes(claim.data_bytes));
     let parts = [
-        ("data drives", tenant.data_bytes, quota),
+        ("data drives", tenant.data_bytes, full),
         ("snapshots", tenant.snapshot_bytes, String::new()),
-        ("images the store has no more", tenant.image_bytes, String::new()),
         ("records and configuration", tenant.other_bytes, String::new()),
     ];
     let shown = parts.into_iter().enumerate();

@@ -11,6 +11,7 @@ use crate::output;
 use crate::progress::Step;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -48,7 +49,7 @@ fn print(done: &Collection) -> Result<()> {
         output::line(&format!("{bytes:>10}  {what}: {object}  ({path})"))?;
     }
     for kept in &done.kept {
-        eprintln!("kept: {}: {}", kept.path.display(), kept.why);
+        talk::say(format_args!("kept: {}: {}", kept.path.display(), kept.why));
     }
     let freed = output::bytes(done.freed_bytes);
     output::line(&match (done.mode, done.garbage.is_empty()) {

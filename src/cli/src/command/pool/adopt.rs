@@ -7,7 +7,6 @@ use mvm_api::update::AdoptPool;
 use mvm_model::PoolPath;
 
 use crate::command::{in_session, owner};
-use crate::runtime::Form;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -16,13 +15,16 @@ pub struct Args {
     pool: PoolPath,
     #[command(flatten)]
     to: owner::To,
+    /// Print JSON: {"object", "before", "now"}
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    in_session("pool adopt", Form::People, |session| async move {
+    in_session("pool adopt", args.json.into(), |session| async move {
         let object = format!("pool {}", args.pool);
         let call = AdoptPool { pool: args.pool, to: args.to.owner() };
-        owner::tell(&object, session.call(call).await?)
+        owner::tell(session.form, &object, session.call(call).await?)
     })
 }

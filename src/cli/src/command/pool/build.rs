@@ -5,15 +5,17 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use mvm_agent::error::Result;
 use mvm_api::image::BuildPool;
-use mvm_api::pool::Info;
+use mvm_api::pool::{Info, View};
 use mvm_model::PoolPath;
 use mvm_model::image::BuilderChoice;
+use serde::Serialize;
 
 use crate::command::{bootstrap, in_session_with_guest};
 use crate::output;
 use crate::progress::Step;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -26,11 +28,22 @@ pub struct Args {
     /// Install what is missing without asking
     #[arg(long)]
     yes: bool,
+    /// Print JSON: the pool, as in 'pool info', and a note
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    in_session_with_guest("pool build", Form::People, |session| build(session, args))
+    in_session_with_guest("pool build", args.json.into(), |session| build(session, args))
+}
+
+/// What a program is told: the pool as it is now.
+#[derive(Serialize)]
+struct BuiltPool {
+    #[serde(flatten)]
+    pool: View,
+    note: Option<String>,
 }
 
 async fn build(session: Session, args: Args) -> Result<ExitCode> {
@@ -42,8 +55,12 @@ async fn build(session: Session, args: Args) -> Result<ExitCode> {
     let call = BuildPool { pool: args.pool.clone(), builder: args.builder };
     let built = session.call_showing(call, &step).await?;
     let took = step.done();
+    if session.form == Form::Json {
+        let pool = session.call(Info { pool: args.pool }).await?;
+        return output::json(&BuiltPool { pool, note: built.note }).map(|()| ExitCode::SUCCESS);
+    }
     if let Some(note) = &built.note {
-        eprintln!("note: {note}");
+        talk::say(format_args!("note: {note}"));
     }
     let by = built.builder.map_or_else(String::new, |builder| format!("builder: {builder}, "));
     output::line(&format!(

@@ -14,6 +14,7 @@ use crate::command::in_session;
 use crate::output;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -47,11 +48,14 @@ pub struct Args {
     /// Who builds the image: auto, nix or embedded
     #[arg(long, env = "MVM_BUILDER", value_name = "BUILDER")]
     builder: Option<BuilderChoice>,
+    /// Print JSON: the pool, as in 'pool info'
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    in_session("pool create", Form::People, |session| create(session, args))
+    in_session("pool create", args.json.into(), |session| create(session, args))
 }
 
 async fn create(session: Session, args: Args) -> Result<ExitCode> {
@@ -63,9 +67,13 @@ async fn create(session: Session, args: Args) -> Result<ExitCode> {
         resources: Resources { vcpus: args.cpus, mem_mib: args.mem, data_disk_mib: args.data_disk },
         origin: Origin { typed, builder: args.builder.unwrap_or_default() },
     };
-    let record = session.call(call).await?.record;
+    let view = session.call(call).await?;
+    if session.form == Form::Json {
+        return output::json(&view).map(|()| ExitCode::SUCCESS);
+    }
+    let record = view.record;
     output::line(&format!("pool {} created", record.path()))?;
-    eprintln!("next: mvm pool build {}", record.path());
+    talk::say(format_args!("next: mvm pool build {}", record.path()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,9 +7,8 @@ use mvm_agent::error::Result;
 use mvm_api::pool::{Destroy, Info};
 use mvm_model::PoolPath;
 
-use crate::command::{Force, in_session};
+use crate::command::{Force, in_session, tell_destroyed};
 use crate::progress::Step;
-use crate::runtime::Form;
 use crate::session::Session;
 
 /// Arguments.
@@ -19,11 +18,14 @@ pub struct Args {
     pool: PoolPath,
     #[command(flatten)]
     force: Force,
+    /// Print JSON: {"destroyed": PATH}
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    in_session("pool destroy", Form::People, |session| destroy(session, args))
+    in_session("pool destroy", args.json.into(), |session| destroy(session, args))
 }
 
 async fn destroy(session: Session, args: Args) -> Result<ExitCode> {
@@ -32,6 +34,5 @@ async fn destroy(session: Session, args: Args) -> Result<ExitCode> {
     let step = Step::start(&format!("destroying pool {}", args.pool));
     session.call(Destroy { pool: args.pool.clone() }).await?;
     step.done();
-    println!("pool {} destroyed", args.pool);
-    Ok(ExitCode::SUCCESS)
+    tell_destroyed(session.form, "pool", args.pool)
 }

@@ -12,6 +12,7 @@ use crate::command::in_session;
 use crate::output;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -54,7 +55,7 @@ fn show(told: &PoolExplanation) -> Result<()> {
         let due = due.unwrap_or_default();
         output::line(&format!("waits: {}: {}{due}", note.object, note.reason))?;
         if let Some(hint) = &note.hint {
-            eprintln!("hint: {hint}");
+            talk::say(format_args!("hint: {hint}"));
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ use crate::command::in_session;
 use crate::output;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -33,7 +34,7 @@ async fn gc(session: Session, args: Args) -> Result<ExitCode> {
         return output::json(&collected).map(|()| ExitCode::SUCCESS);
     }
     for kept in &collected.kept {
-        eprintln!("kept: {} ({})", kept.digest.short(), kept.why);
+        talk::say(format_args!("kept: {} ({})", kept.digest.short(), kept.why));
     }
     output::line(&format!(
         "pool {}: {} removed, {} freed",
@@ -42,7 +43,7 @@ async fn gc(session: Session, args: Args) -> Result<ExitCode> {
         output::bytes(collected.bytes)
     ))?;
     if !collected.revisions.is_empty() {
-        eprintln!("next: mvm image gc  (the image store keeps a copy until then)");
+        talk::say("next: mvm image gc  (the image store keeps a copy until then)");
     }
     Ok(ExitCode::SUCCESS)
 }

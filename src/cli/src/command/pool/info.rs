@@ -121,7 +121,7 @@ fn revisions(view: &PoolView) -> Result<()> {
 fn disk(view: &PoolView) -> String {
     let claim = view.disk_claim;
     format!(
-        "{} of the tenant's quota (data drives {}, snapshots {}); {} on disk",
+        "{} of the tenant's quota (data drives at full size {}, snapshots {}); {} taken now",
         output::bytes(claim.total()),
         output::bytes(claim.data_bytes),
         output::bytes(claim.snapshot_bytes),

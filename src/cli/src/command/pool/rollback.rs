@@ -11,6 +11,7 @@ use crate::command::in_session;
 use crate::output;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -40,8 +41,10 @@ async fn rollback(session: Session, args: Args) -> Result<ExitCode> {
     output::line(&format!("pool {} uses revision {}{from}", args.pool, back.to.short()))?;
     match back.keeping {
         0 => {}
-        1 => eprintln!("note: 1 instance keeps its revision until its next cold start"),
-        many => eprintln!("note: {many} instances keep their revision until their next cold start"),
+        1 => talk::say("note: 1 instance keeps its revision until its next cold start"),
+        many => talk::say(format_args!(
+            "note: {many} instances keep their revision until their next cold start"
+        )),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use crate::command::in_session;
 use crate::output;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -126,7 +127,7 @@ async fn update(session: Session, args: Args) -> Result<ExitCode> {
         Form::Json => output::json(&updated)?,
         Form::People => {
             output::line(&format!("pool {} updated", updated.record.path()))?;
-            updated.notes.iter().for_each(|note| eprintln!("note: {note}"));
+            updated.notes.iter().for_each(|note| talk::say(format_args!("note: {note}")));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,6 @@ use mvm_api::update::AdoptTenant;
 use mvm_model::TenantName;
 
 use crate::command::{in_session, owner};
-use crate::runtime::Form;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -16,13 +15,16 @@ pub struct Args {
     name: TenantName,
     #[command(flatten)]
     to: owner::To,
+    /// Print JSON: {"object", "before", "now"}
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
-    in_session("tenant adopt", Form::People, |session| async move {
+    in_session("tenant adopt", args.json.into(), |session| async move {
         let object = format!("tenant {}", args.name);
         let call = AdoptTenant { tenant: args.name, to: args.to.owner() };
-        owner::tell(&object, session.call(call).await?)
+        owner::tell(session.form, &object, session.call(call).await?)
     })
 }

@@ -13,6 +13,7 @@ use crate::command::in_session;
 use crate::output;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -101,7 +102,9 @@ async fn create(session: Session, args: Args) -> Result<ExitCode> {
                 network.ipv4_subnet,
                 network.ipv4_subnet.gateway()
             ))?;
-            eprintln!("next: mvm pool create {name}/workers --profile minimal --cpus 1 --mem 256");
+            talk::say(format_args!(
+                "next: mvm pool create {name}/workers --profile minimal --cpus 1 --mem 256"
+            ));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -56,9 +56,15 @@ async fn info(session: Session, args: Args) -> Result<ExitCode> {
         ("Memory", format!("{} MiB of {} MiB", usage.mem_mib, quotas.max_mem_mib)),
         (
             "Disk",
-            format!("{} of {} GiB", output::bytes(view.disk_claim.total()), quotas.max_disk_gib),
+            format!(
+                "{} of {} GiB (data drives at full size {}, snapshots {})",
+                output::bytes(view.disk_claim.total()),
+                quotas.max_disk_gib,
+                output::bytes(view.disk_claim.data_bytes),
+                output::bytes(view.disk_claim.snapshot_bytes)
+            ),
         ),
-        ("On disk", output::bytes(view.disk_bytes)),
+        ("Taken now", format!("{} (images are shared)", output::bytes(view.disk_bytes))),
     ])?;
     Ok(ExitCode::SUCCESS)
 }

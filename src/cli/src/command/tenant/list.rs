@@ -13,6 +13,10 @@ use crate::session::{Session, warn_of};
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "DISK is what counts against the tenant's quota: data drives at full size and \
+                        snapshots. Images are shared; 'mvm node disk' shows them."
+)]
 pub struct Args {
     /// Also show tenants that are part of mvm (dev)
     #[arg(long)]
@@ -31,6 +35,7 @@ pub fn run(args: Args) -> ExitCode {
 async fn list(session: Session, args: Args) -> Result<ExitCode> {
     let listed = session.call(List {}).await?;
     warn_of(&listed.unreadable);
+    let hidden = listed.tenants.iter().any(|view| view.record.builtin) && !args.all;
     let shown = |view: &View| args.all || !view.record.builtin;
     let views: Vec<_> = listed.tenants.into_iter().filter(shown).collect();
     if session.form == Form::Json {
@@ -45,10 +50,14 @@ async fn list(session: Session, args: Args) -> Result<ExitCode> {
             view.pools.to_string(),
             view.instances.to_string(),
             view.usage.running.to_string(),
-            output::bytes(view.disk_bytes),
+            output::bytes(view.disk_claim.total()),
         ]
     });
     let header = ["tenant", "net id", "subnet", "pools", "instances", "running", "disk"];
-    output::table(&header, rows.collect(), "no tenants; 'mvm tenant create NAME' makes one")?;
+    let nothing = match hidden {
+        true => "no tenants but mvm's own (--all); 'mvm tenant create NAME' makes one",
+        false => "no tenants; 'mvm tenant create NAME' makes one",
+    };
+    output::table(&header, rows.collect(), nothing)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use super::Findings;
 use crate::desired::{PoolSpec, TenantSpec, Wanted};
+use crate::resources::OverQuota;
 
 /// What a tenant's pools ask for together.
 #[derive(Default)]
@@ -65,8 +66,13 @@ pub(super) fn tenant(tenant: &TenantSpec, findings: &mut Findings) {
     ];
     for (quota, limit, asked) in limits {
         if asked > limit {
-            let problem = format!("its pools ask for {asked}, quota {quota} is {limit}");
-            findings.add(name, problem, format!("raise {quota} or lower the counts"));
+            let over = OverQuota { quota, limit, used: 0, wanted: asked };
+            let (unit, flag) = (over.unit(), over.flag());
+            let problem =
+                format!("its pools ask for {asked}{unit}, quota {quota} is {limit}{unit}");
+            let hint =
+                format!("lower the counts, or raise {quota} ('mvm tenant update {name} {flag} N')");
+            findings.add(name, problem, hint);
         }
     }
     for pool in &tenant.pools {

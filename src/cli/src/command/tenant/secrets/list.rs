@@ -11,6 +11,7 @@ use crate::command::in_session;
 use crate::output;
 use crate::runtime::Form;
 use crate::session::Session;
+use crate::talk;
 
 /// Arguments.
 #[derive(Debug, ClapArgs)]
@@ -41,7 +42,7 @@ async fn list(session: Session, args: Args) -> Result<ExitCode> {
     let nothing = format!("no secrets; 'mvm tenant secrets set {} NAME' sets one", args.tenant);
     output::table(&["name", "size", "set"], rows.collect(), &nothing)?;
     if !view.secrets.is_empty() {
-        eprintln!("epoch {}", view.epoch);
+        talk::say(format_args!("epoch {}", view.epoch));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -19,6 +19,7 @@ use mvm_model::secret::{BadSecret, SecretName};
 
 use crate::output;
 use crate::runtime::Form;
+use crate::talk;
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -73,10 +74,10 @@ fn show(changed: &Changed, form: Form, done: &str) -> Result<()> {
     let nothing = "no instances yet; each gets them when it starts";
     output::table(&["instance", "has them"], rows.collect(), nothing)?;
     if changed.instances.iter().any(is_late) {
-        eprintln!(
+        talk::say(format_args!(
             "next: let go of the old ones in those guests, or stop and start them; then mvm tenant secrets rotate {}",
             changed.tenant_id
-        );
+        ));
     }
     Ok(())
 }
