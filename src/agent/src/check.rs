@@ -86,7 +86,7 @@ fn check_text(text: &str) -> Result<Report, Unreadable> {
         pools: tenants.iter().map(|tenant| tenant.pools.len()).sum(),
         problems,
     };
-    if is_of_one_node(text) {
+    if !is_of_a_fleet(text) {
         let document = desired::read(text, Reader::Strict)?;
         let mut problems = document.problems;
         problems.extend(desired::check(&document.state));
@@ -98,12 +98,10 @@ fn check_text(text: &str) -> Result<Report, Unreadable> {
     Ok(report(Declares::Intent, &document.intent.tenants, problems))
 }
 
-/// Whether it has a field only a node's desired state has.
-fn is_of_one_node(text: &str) -> bool {
-    const FIELDS: [&str; 5] =
-        ["node_id", "generation", "epoch", "prune_unknown_tenants", "prune_unknown_pools"];
+/// Whether it has what only an Intent has: its hosts, as Nix writes them.
+fn is_of_a_fleet(text: &str) -> bool {
     let value = serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
-    FIELDS.iter().any(|field| value.get(field).is_some())
+    value.get("hosts").is_some()
 }
 
 #[cfg(test)]
@@ -134,8 +132,11 @@ mod tests {
 
     #[test]
     fn a_desired_state_is_told_from_a_fleet() {
-        let state = r#"{"schema_version":1,"prune_unknown_pools":true,"tenants":[]}"#;
-        assert_eq!(check_text(state).unwrap().declares, Declares::DesiredState);
+        let short = FLEET.replace(r#""hosts":[{"host_id":"atlas"}],"#, "");
+        let prunes = r#"{"schema_version":1,"prune_unknown_pools":true,"tenants":[]}"#.to_owned();
+        for state in [short, prunes] {
+            assert_eq!(check_text(&state).unwrap().declares, Declares::DesiredState);
+        }
         assert!(matches!(check_text(""), Err(Unreadable::Empty)));
         let error = check_config(Path::new("/nonexistent/x")).unwrap_err();
         assert_eq!(error.kind, Kind::NotFound);

@@ -41,6 +41,7 @@ impl Service {
         let template = template::read(&new.template, new.config.as_deref())?;
         self.may_deploy(&new, &template, control).await?;
         self.deploy_tenant(&new, &template).await?;
+        let _hold = self.hold(&new.name);
         for pool in &template.pools {
             self.deploy_pool(&new, pool).await?;
         }

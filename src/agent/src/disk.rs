@@ -1,8 +1,9 @@
 //! What takes space: a tenant's claim on its quota, and this host's disk by what it is used for.
 //!
 //! Two measures, never mixed: what is *claimed* (data drives at full size, snapshots as they are)
-//! is held against `max_disk_gib`; what is *on disk* (allocated blocks, a file with several names
-//! counted once) is what `node disk` adds up. Quotas are checked on the claim, because a sparse
+//! is held against `max_disk_gib` and is what a tenant's "disk" means; what is *on disk* (allocated
+//! blocks, a file with several names counted once) is what `node disk` adds up. Images are shared,
+//! also by pools' links to them: they are counted once, for the host, and are no tenant's. Quotas are checked on the claim, because a sparse
 //! drive may grow to its full size at any moment without anybody asking.
 
 use std::collections::BTreeSet;
@@ -90,15 +91,11 @@ impl Service {
 
     fn measure_disk(&self) -> Result<NodeDisk> {
         let mut meter = Meter::default();
+        let records = self.records.tenants().records;
         // First, so that files pools share with it count here.
-        let mut areas = self.areas(&mut meter);
-        let tenants: Vec<_> = self
-            .records
-            .tenants()
-            .records
-            .iter()
-            .map(|t| self.tenant_disk(t, &mut meter))
-            .collect();
+        let mut areas = self.areas(&records, &mut meter);
+        let tenants: Vec<_> =
+            records.iter().map(|tenant| self.tenant_disk(tenant, &mut meter)).collect();
         let lost = meter.bytes(&self.dirs.tenants());
         if lost > 0 {
             let what = "what no tenant's record leads to".to_owned();
@@ -116,10 +113,31 @@ impl Service {
         })
     }
 
-    fn areas(&self, meter: &mut Meter) -> Vec<Area> {
+    /// Bytes of all images, each file once, whichever pools link to it.
+    pub(crate) fn image_bytes(&self, tenants: &[TenantRecord]) -> u64 {
+        self.measure_images(tenants, &mut Meter::default())
+    }
+
+    /// The image store, and what only pools of these tenants still link to.
+    fn measure_images(&self, tenants: &[TenantRecord], meter: &mut Meter) -> u64 {
+        let pools = tenants.iter().flat_map(|tenant| self.records.pools(&tenant.tenant_id).records);
+        let linked = pools.map(|pool| self.dirs.pool(&pool.path()).join("artifacts"));
+        let all = std::iter::once(self.dirs.cache.join("revisions")).chain(linked);
+        all.map(|dir| meter.bytes(&dir)).sum()
+    }
+
+    /// What a tenant has on disk that is its own: not the images its pools link to.
+    pub(crate) fn tenant_bytes(&self, tenant: &TenantRecord) -> u64 {
+        let mut meter = Meter::default();
+        self.measure_images(std::slice::from_ref(tenant), &mut meter);
+        self.tenant_disk(tenant, &mut meter).bytes()
+    }
+
+    fn areas(&self, tenants: &[TenantRecord], meter: &mut Meter) -> Vec<Area> {
         let (cache, state, run) = (&self.dirs.cache, &self.dirs.state, &self.dirs.run);
+        let images = self.measure_images(tenants, meter);
+        let images = Area { what: "images".into(), path: cache.join("revisions"), bytes: images };
         let places = [
-            ("images", cache.join("revisions")),
             ("packages images are made of", cache.join("packages")),
             ("image builds", cache.join("tmp")),
             ("builder", state.join("builder")),
@@ -131,20 +149,17 @@ impl Service {
             let bytes = meter.bytes(&path);
             Area { what: what.to_owned(), path, bytes }
         });
-        areas.filter(|area| area.bytes > 0).collect()
+        std::iter::once(images).chain(areas).filter(|area| area.bytes > 0).collect()
     }
 
     fn tenant_disk(&self, tenant: &TenantRecord, meter: &mut Meter) -> TenantDisk {
         let name = &tenant.tenant_id;
         let instances = self.records.tenant_instances(name).records;
-        let (mut data_bytes, mut snapshot_bytes, mut image_bytes) = (0, 0, 0);
+        let (mut data_bytes, mut snapshot_bytes) = (0, 0);
         for record in &instances {
             let dir = self.instance_dir(record);
             data_bytes += meter.bytes(&dir.join("data.img"));
             snapshot_bytes += meter.bytes(&dir.join("snapshots"));
-        }
-        for pool in self.records.pools(name).records {
-            image_bytes += meter.bytes(&self.dirs.pool(&pool.path()).join("artifacts"));
         }
         TenantDisk {
             tenant_id: name.to_string(),
@@ -152,7 +167,6 @@ impl Service {
             quota_bytes: tenant.quotas.max_disk_gib.saturating_mul(1 << 30),
             data_bytes,
             snapshot_bytes,
-            image_bytes,
             other_bytes: meter.bytes(&self.dirs.tenant(name)),
         }
     }

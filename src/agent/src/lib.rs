@@ -33,6 +33,7 @@ mod failpoint;
 pub mod gc;
 pub mod guest;
 pub mod handle;
+mod hold;
 pub mod install;
 pub mod intent;
 mod launch;

@@ -81,9 +81,10 @@ impl Machine {
         self.kill().await?;
         let placement = self.service.placement(blueprint)?;
         let log = self.claim().await?;
-        file::remove_dir(&self.run_dir)
-            .and_then(|()| file::create_dir(&self.run_dir))
-            .about(self.record.path(), "prepare its run directory")?;
+        let doing = "prepare its run directory";
+        file::create_dir(&self.run_dir).about(self.record.path(), doing)?;
+        supervisor::keep_only_logs(&self.run_dir)
+            .map_err(|error| self.error(Kind::Failed, doing).because(error))?;
         let order = Order {
             task: Task::Launch {
                 launch: Box::new(blueprint.launch(mode, placement.clone())),

@@ -58,7 +58,7 @@ impl Service {
             vmm_programs: self.programs_of(&kinds).await,
             vmms: self.proofs_made(),
             given: together(tenants.iter().map(|tenant| self.usage(&tenant.tenant_id))),
-            tenants: tenants.len(),
+            tenants: tenants.iter().filter(|tenant| !tenant.builtin).count(),
             instances,
             state_dir: self.dirs.state.clone(),
             cache_dir: self.dirs.cache.clone(),

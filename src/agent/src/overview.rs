@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use mvm_host::file;
 use mvm_model::state::Status;
 
 pub use mvm_api::node::Overview;
@@ -32,6 +31,7 @@ impl Service {
                 };
             }
         }
+        let tenants = self.records.tenants().records;
         let vmm_programs = self.programs_of(&running_vmms).await;
         Ok(Overview {
             node_id: self.node_id()?,
@@ -40,9 +40,9 @@ impl Service {
             vmms: self.proofs_made(),
             agent: self.agent_word().await.found,
             dev,
-            tenants: self.records.tenants().records.len(),
+            tenants: tenants.iter().filter(|tenant| !tenant.builtin).count(),
             instances,
-            image_bytes: file::allocated_bytes(&self.dirs.cache),
+            image_bytes: self.image_bytes(&tenants),
             state_dir: self.dirs.state.clone(),
         })
     }

@@ -2,6 +2,8 @@
 
 mod destroy;
 
+use std::fmt;
+
 use mvm_host::file;
 use mvm_model::desired::{InstanceSpec, NetworkSpec, PoolSpec, Wanted};
 use mvm_model::image::{ImageSource, Origin, Role};
@@ -13,9 +15,9 @@ use mvm_model::record::{
 };
 use mvm_model::resources::{OverQuota, Quotas, Resources, Usage};
 use mvm_model::state::State;
-use mvm_model::{InstanceId, InstanceName, Offset, PoolPath};
+use mvm_model::{InstanceId, InstanceName, Offset, PoolPath, TenantName};
 
-use crate::error::{About, Classify, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::service::{Service, now, random};
 
 /// What a new pool should be.
@@ -87,17 +89,29 @@ impl Scale {
     }
 }
 
-impl Classify for OverQuota {
-    fn classify(&self) -> (Kind, Option<String>) {
-        (
-            Kind::OverQuota,
-            Some(
-                "ask for less, stop or destroy something, or raise the tenant's quotas: 'mvm \
-                 tenant update --help'"
-                    .into(),
-            ),
-        )
-    }
+/// What a tenant can do about a quota that is used up.
+fn raise(over: &OverQuota, tenant: &TenantName) -> String {
+    format!(
+        "ask for less, stop or destroy something, or raise it: 'mvm tenant update {tenant} {} N'",
+        over.flag()
+    )
+}
+
+/// Why something cannot be done: `doing` completes "cannot …".
+pub(crate) fn out_of_quota(
+    over: OverQuota,
+    tenant: &TenantName,
+    object: impl fmt::Display,
+    doing: &str,
+) -> Error {
+    let hint = raise(&over, tenant);
+    Error::new(Kind::OverQuota, object, format!("cannot {doing}")).because(over).hint(hint)
+}
+
+/// The refusal of what would be more than a quota, with the tenant in its hint.
+fn over_quota(over: &OverQuota, pool: &PoolPath, asked: impl fmt::Display) -> Error {
+    let text = format!("{} of {} would be exceeded: {asked}", over.quota, over.limit_told());
+    Error::new(Kind::OverQuota, pool, text).hint(raise(over, &pool.tenant))
 }
 
 impl Service {
@@ -145,8 +159,8 @@ impl Service {
         let (used, limit) =
             (self.records.pools(&path.tenant).records.len() as u64, tenant.quotas.max_pools);
         if used >= limit.into() {
-            return Err(OverQuota { quota: "max_pools", limit: limit.into(), used, wanted: 1 })
-                .about(path, "create the pool");
+            let over = OverQuota { quota: "max_pools", limit: limit.into(), used, wanted: 1 };
+            return Err(over_quota(&over, path, format_args!("there are {used} pools already")));
         }
         self.refuse_problems(&tenant, |tenant| tenant.pools.push(spec.clone()))?;
         let record = PoolRecord { origin, ..PoolRecord::new(tenant.tenant_id, spec, now()) };
@@ -175,7 +189,7 @@ impl Service {
         let mut pool = self.pool(path)?;
         self.permit(Object::Pool(path.clone()), pool.managed_by)?;
         let counts = wanted.from(pool.desired_counts);
-        self.admit_counts(&pool, counts)?.about(path, "scale the pool")?;
+        self.admit_counts(&pool, counts)?;
         let tenant = self.living_tenant(&path.tenant)?;
         self.refuse_problems(&tenant, |tenant| {
             let pool = tenant.pools.iter_mut().find(|pool| pool.pool_id == path.pool);
@@ -198,11 +212,7 @@ impl Service {
         Ok(created)
     }
 
-    fn admit_counts(
-        &self,
-        pool: &PoolRecord,
-        counts: DesiredCounts,
-    ) -> Result<std::result::Result<(), OverQuota>> {
+    fn admit_counts(&self, pool: &PoolRecord, counts: DesiredCounts) -> Result<()> {
         let quotas = self.tenant(&pool.tenant_id)?.quotas;
         let pools = self.records.pools(&pool.tenant_id).records;
         let others = pools.iter().filter(|other| other.pool_id != pool.pool_id);
@@ -210,7 +220,15 @@ impl Service {
         others.for_each(|other| claim(&mut usage, other.desired_counts, other.instance_resources));
         let named = self.records.instances(&pool.path()).records;
         let named = named.iter().filter(|record| record.name.is_some()).count() as u64;
-        Ok(admit_counts(&quotas, usage, named, pool.instance_resources, counts))
+        admit_counts(&quotas, usage, named, pool.instance_resources, counts).map_err(|over| {
+            let unit = over.unit();
+            let beside = match over.quota {
+                "max_instances_per_pool" => format!("it has {} named ones", over.used),
+                _ => format!("the tenant's other pools for {}{unit}", over.used),
+            };
+            let asked = format!("these counts ask for {}{unit}, {beside}", over.wanted);
+            over_quota(&over, &pool.path(), asked)
+        })
     }
 
     /// Creates one instance beyond the counts, named if a name is given.
@@ -261,8 +279,8 @@ impl Service {
         let limit = u64::from(self.tenant(&path.tenant)?.quotas.max_instances_per_pool);
         let used = others.len() as u64;
         if used >= limit {
-            return Err(OverQuota { quota: "max_instances_per_pool", limit, used, wanted: 1 })
-                .about(path, "create an instance");
+            let over = OverQuota { quota: "max_instances_per_pool", limit, used, wanted: 1 };
+            return Err(over_quota(&over, path, format_args!("it has {used} instances already")));
         }
         let record = self
             .draw_records(&pool, &[draft])?
@@ -279,8 +297,9 @@ impl Service {
         // A drive may grow to its full size at any time: its place is taken from the beginning.
         let drive = |draft: &Draft<'_>| draft.resources(pool).data_disk_mib;
         let drives = drafts.iter().map(drive).fold(0, u64::saturating_add);
-        self.admit_disk(&pool.tenant_id, &tenant.quotas, drives)
-            .about(pool.path(), "create its instances")?;
+        self.admit_disk(&pool.tenant_id, &tenant.quotas, drives).map_err(|over| {
+            out_of_quota(over, &pool.tenant_id, pool.path(), "create its instances")
+        })?;
         // An instance that cannot be read may have any address.
         let ours =
             self.records.tenant_instances(&pool.tenant_id).all(pool.path(), "lease an address")?;
@@ -340,24 +359,33 @@ impl Service {
 /// Whether `counts` instances fit beside what the tenant's other pools claim.
 fn admit_counts(
     quotas: &Quotas,
-    mut usage: Usage,
+    others: Usage,
     named: u64,
     resources: Resources,
     counts: DesiredCounts,
 ) -> std::result::Result<(), OverQuota> {
-    let (limit, wanted) = (u64::from(quotas.max_instances_per_pool), u64::from(counts.total()));
-    if named + wanted > limit {
-        return Err(OverQuota { quota: "max_instances_per_pool", limit, used: named, wanted });
+    let mut asked = Usage::default();
+    claim(&mut asked, counts, resources);
+    let limits = [
+        (
+            "max_instances_per_pool",
+            quotas.max_instances_per_pool.into(),
+            named,
+            counts.total().into(),
+        ),
+        ("max_running", quotas.max_running.into(), others.running.into(), asked.running.into()),
+        ("max_warm", quotas.max_warm.into(), others.warm.into(), asked.warm.into()),
+        ("max_vcpus", quotas.max_vcpus.into(), others.vcpus.into(), asked.vcpus.into()),
+        ("max_mem_mib", quotas.max_mem_mib, others.mem_mib, asked.mem_mib),
+    ];
+    let over = limits.into_iter().find(|&(_, limit, used, wanted): &(_, u64, u64, u64)| {
+        // What a count asks nothing of may be used up by others.
+        wanted > 0 && used.saturating_add(wanted) > limit
+    });
+    match over {
+        None => Ok(()),
+        Some((quota, limit, used, wanted)) => Err(OverQuota { quota, limit, used, wanted }),
     }
-    for _ in 0..counts.running {
-        usage.admit_running(quotas, resources)?;
-        usage.add_running(resources);
-    }
-    for _ in 0..counts.warm {
-        usage.admit_warm(quotas)?;
-        usage.add_warm(resources);
-    }
-    Ok(())
 }
 
 fn claim(usage: &mut Usage, counts: DesiredCounts, resources: Resources) {

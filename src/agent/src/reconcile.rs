@@ -13,8 +13,8 @@
 
 mod passes;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use mvm_api::agent::{FailedStep, NoteView, Report};
@@ -44,6 +44,9 @@ const MOST_PASSES: u32 = 24;
 
 /// The most steps at once: each may boot a guest, which takes a CPU.
 const MOST_LANES: usize = 4;
+
+/// How often the loop looks whether somebody reconciles a tenant it is at.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How a reconcile goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,11 +134,14 @@ impl Service {
         cancel: &Arc<AtomicBool>,
     ) -> Result<Report> {
         let started = Instant::now();
-        let (desired, applied) = match document {
+        let (mut desired, applied) = match document {
             None => (self.desired()?, None),
             Some(Document::State(state)) => self.take_in_state(state, options).await?,
             Some(Document::Intent(intent)) => self.take_in_intent(intent, options).await?,
         };
+        if !options.person {
+            desired.tenants.retain(|tenant| !self.is_held(&tenant.tenant_id));
+        }
         let deadline = started + Duration::from_secs(options.timeout_seconds);
         let report = self.converge(desired, options, deadline, progress, cancel).await?;
         Ok(with_applied(report, applied, started))
@@ -212,11 +218,17 @@ impl Service {
             overrides: if options.person { Overrides::Clear } else { Overrides::Respect },
             ..Terms::default()
         };
+        let names = || desired.tenants.iter().map(|tenant| &tenant.tenant_id);
+        let mut holds = Vec::new();
         if options.person {
+            holds.extend(names().filter_map(|tenant| self.hold(tenant)));
             self.clear_overrides(&desired).await;
         }
         let real = Real::new(self.clone(), progress.clone(), cancel.clone());
-        let goes_on = || !cancel.load(Ordering::SeqCst) && Instant::now() < deadline;
+        // The loop leaves the rest of a plan to whoever begins to reconcile one of its tenants.
+        let yields = Yield::new(|| !options.person && names().any(|tenant| self.is_held(tenant)));
+        let goes_on =
+            || !cancel.load(Ordering::SeqCst) && Instant::now() < deadline && !yields.is_so();
         let tell = |step: &Step| {
             progress(Progress { what: step.to_string(), done: 0, total: None });
         };
@@ -229,6 +241,7 @@ impl Service {
             tell: &tell,
         };
         let mut report = converging.run().await?;
+        drop(holds);
         for problem in &*real.problems.lock().await {
             report.notes.push(NoteView {
                 object: problem.path.display().to_string(),
@@ -272,6 +285,26 @@ impl Service {
                 }
             }
         }
+    }
+}
+
+/// Something that is looked at now and then only, however often it is asked.
+struct Yield<F> {
+    look: F,
+    last: Mutex<(Option<Instant>, bool)>,
+}
+
+impl<F: Fn() -> bool> Yield<F> {
+    fn new(look: F) -> Self {
+        Self { look, last: Mutex::new((None, false)) }
+    }
+
+    fn is_so(&self) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0.is_none_or(|at| at.elapsed() > LOOK) {
+            *last = (Some(Instant::now()), (self.look)());
+        }
+        last.1
     }
 }
 

@@ -82,6 +82,19 @@ impl Service {
     }
 }
 
+impl Service {
+    /// What was proven of a pool's images goes with the pool; what stays is outdated, no more.
+    pub(crate) fn forget_verified(&self, pool: &PoolPath) {
+        let of_pool = format!("{}.{}.", pool.tenant, pool.pool);
+        let kept = fs::read_dir(self.dirs.run.join("verified")).into_iter().flatten().flatten();
+        for file in kept {
+            if file.file_name().to_str().is_some_and(|name| name.starts_with(&of_pool)) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
+}
+
 fn stamps(dir: &std::path::Path) -> Verified {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let files = entries.filter_map(|entry| {

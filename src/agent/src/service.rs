@@ -4,7 +4,7 @@
 //! locks keep callers apart: the *state lock*, held only while records change, and one lock per
 //! instance, held through a transition. Streams (shell, exec, cp, logs) hold none.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mvm_host::facts;
@@ -135,11 +135,6 @@ impl Service {
     /// Where an instance's files are.
     pub fn instance_dir(&self, record: &InstanceRecord) -> PathBuf {
         self.dirs.instance(&record.pool_path(), record.instance_id)
-    }
-
-    /// Bytes an object's directory takes on disk.
-    pub fn disk_bytes(&self, dir: &Path) -> u64 {
-        file::allocated_bytes(dir)
     }
 }
 

@@ -162,6 +162,13 @@ impl Service {
         }
         let mut spec = before.spec();
         edit(&mut spec);
+        if spec.instance_resources != before.instance_resources {
+            // What no instance can be is said before what the tenant may have.
+            spec.instance_resources.check().map_err(|bad| {
+                Error::new(Kind::Invalid, path, bad.to_string())
+                    .hint("see 'mvm pool update --help'")
+            })?;
+        }
         self.refuse_problems(&tenant, |tenant| {
             let pool = tenant.pools.iter_mut().find(|pool| pool.pool_id == path.pool);
             if let Some(pool) = pool {

@@ -76,7 +76,7 @@ impl Service {
             usage: self.usage(name),
             pools: self.records.pools(name).records.len(),
             instances: self.records.tenant_instances(name).records.len(),
-            disk_bytes: self.disk_bytes(&self.dirs.tenant(name)),
+            disk_bytes: self.tenant_bytes(record),
             disk_claim: self.claim(&self.records.tenant_instances(name).records),
             record: record.clone(),
         }

@@ -48,7 +48,8 @@ fn check_flake(object: impl Display, reference: &FlakeRef) -> Result<()> {
             let text = format!("{} is no flake: it has no flake.nix", dir.display());
             bad(
                 text,
-                "go to the directory with the flake.nix, or leave out --flake for mvm's own images",
+                "name the directory with the flake.nix; mvm's own images need no flake, only a \
+                 profile",
             )
         }
         _ => Ok(()),

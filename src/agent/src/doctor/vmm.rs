@@ -60,9 +60,18 @@ fn firecracker(found: &Result<Binaries, NotAllowed>, settings: &Settings) -> Che
 
 fn limits(settings: &Settings) -> Check {
     let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    let (health, found) = match (settings.limits, systemd::is_running()) {
+    let (limits, systemd) = (settings.limits, systemd::is_running());
+    let remedy = match limits {
+        LimitsPolicy::None => {
+            "take 'limits' away from host.json, or MVM_LIMITS from the environment"
+        }
+        LimitsPolicy::Required => {
+            "boot with systemd, or with control groups of version 2 (cpu, memory, pids)"
+        }
+    };
+    let (health, found) = match (limits, systemd) {
         (LimitsPolicy::None, _) => {
-            (Health::Warning, "VMs are started without limits: the host's settings say so")
+            (Health::Warning, "VMs are started without limits: this host's settings say so")
         }
         (LimitsPolicy::Required, true) => (Health::Good, "each VM is a unit of systemd's"),
         (LimitsPolicy::Required, false) if controllers.contains("memory") => {
@@ -72,11 +81,7 @@ fn limits(settings: &Settings) -> Check {
             (Health::Warning, "neither systemd nor control groups: no Firecracker is started")
         }
     };
-    Check::new("limits", health, found)
-        .remedy(
-            "remove 'limits' from host.json and MVM_LIMITS, on a host with systemd or cgroup v2",
-        )
-        .mandatory()
+    Check::new("limits", health, found).remedy(remedy).mandatory()
 }
 
 #[cfg(test)]

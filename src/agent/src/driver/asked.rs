@@ -88,3 +88,8 @@ fn wanted(verb: Verb) -> Option<Wanted> {
         Verb::Destroy => return None,
     })
 }
+
+/// Whether a transition ended because somebody wanted that, and not because it could not be.
+pub(super) fn is_called_off(error: &Error) -> bool {
+    matches!(error.kind, Kind::Interrupted | Kind::Conflict)
+}

@@ -4,8 +4,9 @@ use mvm_model::state::{State, Transition, VmRef};
 use mvm_vmm::StartMode;
 
 use super::Driver;
+use super::asked::is_called_off;
 use super::prepare::Prepared;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 impl Driver<'_> {
     /// created, stopped, failed → running.
@@ -34,9 +35,9 @@ impl Driver<'_> {
                 // A VM that does not end keeps its transition: the next command settles it.
                 self.machine().kill().await?;
                 self.forget_secrets();
-                match error.kind {
-                    Kind::Interrupted => self.called_back(&error)?,
-                    _ => self.fail(&error)?,
+                match is_called_off(&error) {
+                    true => self.called_back(&error)?,
+                    false => self.fail(&error)?,
                 }
                 Err(error)
             }
@@ -108,6 +109,7 @@ impl Driver<'_> {
     }
 
     pub(super) fn vm(&self) -> Result<VmRef> {
+        use crate::error::Kind;
         let gone = || Error::new(Kind::Failed, self.record.path(), "the record names no VM");
         self.record.state.vm().cloned().ok_or_else(gone)
     }

@@ -81,7 +81,7 @@ impl<'a> Driver<'a> {
             tokio::time::sleep(LOOK).await;
         }
         let text = "somebody asked for it to be off meanwhile";
-        Error::new(Kind::Interrupted, self.record.path(), text)
+        Error::new(Kind::Conflict, self.record.path(), text)
     }
 
     /// Completes when a sleep is to be called off.
@@ -117,11 +117,12 @@ fn give_up(began: Instant, record: &InstanceRecord, is_wanted: bool) -> Instant 
     began + if ends_by_itself { LONGEST } else { PATIENCE }
 }
 
-/// What others are told of who is at it: `mvm instance start, to start it for root`.
+/// What others are told of who is at it: `mvm instance start by bob`, or what the agent does.
 fn at_it(service: &Service, asker: Asker, verb: Verb) -> String {
-    match asker {
-        Asker::Plan(_) => format!("{}, to {verb} it as planned", service.who),
-        Asker::Person => format!("{}, to {verb} it for {}", service.who, service.asking()),
+    match (asker, &service.person) {
+        (Asker::Plan(_), _) => format!("{}, to {verb} it as planned,", service.who),
+        (Asker::Person, Some(person)) => format!("{}, to {verb} it for {person},", service.who),
+        (Asker::Person, None) => format!("{} by {}", service.who, service.asking()),
     }
 }
 

@@ -30,6 +30,7 @@ mod wake;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use mvm_host::lock::{self, Lock};
 use mvm_model::InstancePath;
 use mvm_model::intent::Object;
@@ -41,6 +42,7 @@ use mvm_model::state::{Decision, State, Transition, Verb, decide};
 use crate::admission::Place;
 use crate::error::{About, Error, Kind, Result};
 use crate::machine::Machine;
+use crate::pool::out_of_quota;
 use crate::service::{Service, now};
 
 /// How long a command waits for another one's transition of the same instance.
@@ -124,8 +126,8 @@ impl Service {
     ) -> Result<Outcome> {
         let mut driver = Driver::claim(self, path, cancel, asker, verb).await?;
         driver.asker = asker;
-        driver.settle().await?;
-        driver.apply(verb).await
+        driver.settle().boxed().await?;
+        driver.apply(verb).boxed().await
     }
 
     /// Settles what an interrupted command left of an instance.
@@ -255,9 +257,10 @@ impl<'a> Driver<'a> {
                 let (tenant, path) = (self.record.tenant_id.clone(), self.record.path());
                 let before = self.record.clone();
                 self.remember(verb);
-                let result = self.carry_out(transition).await;
+                // Boxed here and elsewhere: the type is too deep for the compiler to look through.
+                let result = self.carry_out(transition).boxed().await;
                 match &result {
-                    Err(error) if error.kind == Kind::Interrupted => self.unsay(before),
+                    Err(error) if asked::is_called_off(error) => self.unsay(before),
                     Err(error) => self.note_failure(verb, error),
                     Ok(()) => {}
                 }
@@ -291,7 +294,8 @@ impl<'a> Driver<'a> {
     async fn begin(&mut self, transition: Transition) -> Result<()> {
         let path = self.record.path();
         let _state = self.service.lock_state().await?;
-        self.admit(&transition)?.about(&path, "let it run")?;
+        self.admit(&transition)?
+            .map_err(|over| out_of_quota(over, &self.record.tenant_id, &path, "let it run"))?;
         if let Transition::Sleeping { generation } = transition {
             // Used up from now on: a number never means two snapshots.
             self.record.next_generation = generation + 1;
@@ -410,3 +414,6 @@ impl<'a> Driver<'a> {
 fn host_mib() -> u64 {
     mvm_host::facts::Facts::read().mem_mib
 }
+
+#[cfg(test)]
+mod tests;

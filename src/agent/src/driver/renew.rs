@@ -10,6 +10,7 @@ use mvm_model::resources::Resources;
 
 use super::Driver;
 use crate::error::{About, Result};
+use crate::pool::out_of_quota;
 
 impl Driver<'_> {
     /// Takes the pool's present resources into the record, which the transition then writes.
@@ -22,9 +23,9 @@ impl Driver<'_> {
         let data_disk_mib = if self.record.revision.is_none() { asked } else { asked.max(has) };
         if data_disk_mib > has {
             let quotas = self.service.tenant(&self.record.tenant_id)?.quotas;
-            self.service
-                .admit_disk(&self.record.tenant_id, &quotas, data_disk_mib - has)
-                .about(&path, "let its data drive grow")?;
+            self.service.admit_disk(&self.record.tenant_id, &quotas, data_disk_mib - has).map_err(
+                |over| out_of_quota(over, &self.record.tenant_id, &path, "let its data drive grow"),
+            )?;
         }
         self.record.resources = Resources { data_disk_mib, ..pool };
         Ok(())

@@ -36,6 +36,7 @@ impl Service {
             let _lock = self.lock_state().await?;
             // A loop that was at it may have filled the counts of before.
             if self.records.instances(path).all(path, "destroy it")?.is_empty() {
+                self.forget_verified(path);
                 return self.records.remove(path, &self.dirs.pool(path));
             }
         }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mvm_host::lock::Lock;
+use mvm_host::lock::{Lock, LockError};
 use mvm_model::record::Millis;
 use sd_notify::NotifyState;
 use tokio::sync::Notify;
@@ -67,7 +67,7 @@ pub(crate) struct Daemon {
     stopping: Arc<AtomicBool>,
 }
 
-/// Serves until `stop` ends.
+/// Serves until `stop` ends; calls `ready` when it does.
 ///
 /// # Errors
 /// [`Kind::Busy`] when an agent serves this run directory already, or what binding its socket
@@ -75,12 +75,19 @@ pub(crate) struct Daemon {
 pub async fn serve(
     service: Service,
     options: Options,
+    ready: impl FnOnce(),
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     let lock = service.dirs.run.join("agent.lock");
-    let _only =
-        Lock::take(&lock, &service.who, Duration::ZERO).await.about("", "be this host's agent")?;
+    let _only = match Lock::take(&lock, &service.who, Duration::ZERO).await {
+        Err(LockError::Held { holder, .. }) => {
+            let text = format!("an agent runs on this host already: {holder}");
+            return Err(Error::new(Kind::Busy, "", text).hint("mvm agent status"));
+        }
+        other => other.about("", "be this host's agent")?,
+    };
     let listener = socket::listen(&service.dirs.run)?;
+    ready();
     let daemon = Arc::new(Daemon {
         service,
         options,

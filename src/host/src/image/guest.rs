@@ -82,7 +82,12 @@ impl GuestError {
     /// What a person can do about it, when there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Nowhere { .. } => Some("set MVM_GUEST to a static mvm-guest binary".into()),
+            Self::Nowhere { installed } => Some(format!(
+                "run the mvm that is in a checkout's target directory once ('cargo run -- \
+                 bootstrap' there): it builds one below target/*-linux-musl/guest/mvm-guest; copy \
+                 that to {}, or name it with MVM_GUEST",
+                installed.display()
+            )),
             Self::Read { .. } | Self::Unusable { .. } => {
                 Some("set MVM_GUEST to a static mvm-guest binary for this architecture".into())
             }

@@ -30,16 +30,12 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Starts a new segment; what an earlier run left becomes the older one, and where this one
-    /// begins is said.
+    /// Begins for a VM: after what the ones before it said, as far as that is kept, and where it
+    /// begins is said. One that said nothing leaves nothing.
     pub(crate) fn create(path: PathBuf, segment: u64) -> io::Result<Self> {
-        let follows = std::fs::metadata(&path).is_ok_and(|earlier| earlier.len() > 0);
-        if follows {
-            shift(&path)?;
-        }
-        let file = create(&path)?;
-        let mut ring = Self { path, file, used: 0, segment };
-        if follows {
+        let mut ring = Self::resume(path, segment)?;
+        let before = read(&ring.path, BEGIN.len() as u64)?;
+        if !before.is_empty() && before != BEGIN.as_bytes() {
             ring.write(BEGIN.as_bytes())?;
         }
         Ok(ring)
@@ -151,13 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn a_new_run_keeps_the_last_one_as_the_older_segment() {
+    fn a_new_run_follows_the_last_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vmm.log");
         assert_eq!(read(&path, 100).unwrap(), b"");
-        Ring::create(path.clone(), 64).unwrap().write(b"first ").unwrap();
-        Ring::create(path.clone(), 64).unwrap().write(b"second").unwrap();
-        let all = read(&path, 100).unwrap();
+        Ring::create(path.clone(), 256).unwrap().write(b"first ").unwrap();
+        Ring::create(path.clone(), 256).unwrap();
+        Ring::create(path.clone(), 256).unwrap().write(b"second").unwrap();
+        let all = read(&path, 200).unwrap();
         assert_eq!(all, [&b"first "[..], BEGIN.as_bytes(), b"second"].concat());
         assert_eq!(of_last(&all), b"second");
         assert_eq!(of_last(b"first"), b"first");

@@ -8,6 +8,7 @@
 use std::io;
 use std::path::Path;
 
+use mvm_model::failpoint::{self, Effect};
 use serde::{Deserialize, Serialize};
 
 use super::record::{CONSOLE_LOG, VMM_LOG};
@@ -51,6 +52,7 @@ fn said_by(run_dir: &Path, name: &str, most: u64) -> Vec<u8> {
 /// # Errors
 /// What reading or removing said.
 pub fn keep_only_logs(run_dir: &Path) -> io::Result<()> {
+    failpoint::before(Effect::RemoveFile)?;
     let entries = match std::fs::read_dir(run_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -67,7 +69,7 @@ pub fn keep_only_logs(run_dir: &Path) -> io::Result<()> {
             false => crate::files::remove_if_there(&entry.path())?,
         }
     }
-    Ok(())
+    failpoint::after(Effect::RemoveFile)
 }
 
 /// How its guest ended it, when that said so.
