@@ -5,6 +5,8 @@
 mod common;
 #[path = "node/input.rs"]
 mod input;
+#[path = "node/program.rs"]
+mod program;
 
 use std::fs;
 use std::path::Path;
@@ -25,6 +27,15 @@ fn main() -> ExitCode {
             ("node_says_what_it_is_and_does", |world| node_says_what_it_is_and_does(world)),
             ("the_disk_quota_counts_drives_at_full_size", |world| {
                 the_disk_quota_counts_drives_at_full_size(world)
+            }),
+            ("a_program_gets_json_and_nothing_else", |world| {
+                program::a_program_gets_json_and_nothing_else(world)
+            }),
+            ("a_quota_is_told_with_its_numbers", |world| {
+                program::a_quota_is_told_with_its_numbers(world)
+            }),
+            ("a_word_about_the_disk_means_one_thing", |world| {
+                program::a_word_about_the_disk_means_one_thing(world)
             }),
             ("garbage_goes_and_what_is_needed_stays", |world| {
                 garbage_goes_and_what_is_needed_stays(world)

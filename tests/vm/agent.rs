@@ -9,6 +9,8 @@ mod common;
 mod daemon;
 #[path = "agent/declared.rs"]
 mod declared;
+#[path = "agent/ends.rs"]
+mod ends;
 #[path = "agent/people.rs"]
 mod people;
 #[path = "agent/rounds.rs"]
@@ -23,6 +25,12 @@ fn main() -> ExitCode {
             ("boot_what_scale_asks_for", rounds::boot_what_scale_asks_for),
             ("streams_pass_through_it", callers::streams_pass_through_it),
             ("what_a_person_stopped_stays_so", rounds::what_a_person_stopped_stays_so),
+            (
+                "what_ends_by_itself_is_told_and_comes_back",
+                ends::what_ends_by_itself_is_told_and_comes_back,
+            ),
+            ("whoever_is_cut_off_is_told_why", ends::whoever_is_cut_off_is_told_why),
+            ("a_start_can_be_called_off", ends::a_start_can_be_called_off),
             ("a_file_is_applied_when_it_changes", rounds::a_file_is_applied_when_it_changes),
             ("an_intent_of_nix_is_applied", declared::an_intent_of_nix_is_applied),
             ("a_file_is_checked_without_serving", declared::a_file_is_checked_without_serving),

@@ -3,7 +3,7 @@
 use crate::common::Outcome;
 use crate::host::{Fake, Host, POOL};
 use crate::left;
-use crate::tries::{Boots, Step, cycle};
+use crate::tries::{Boots, Step, Tries, cycle};
 
 const NOT_THERE: &[&str] = &["there is no "];
 const THERE: &[&str] = &["exists already"];
@@ -36,6 +36,7 @@ const SLEEP: Step = Step {
     name: "sleep",
     begin: |host| host.bring(POOL, "running"),
     command: |host| verb(host, "sleep"),
+    tries: Tries::All,
     again: None,
     is_done: |host| is(host, "sleeping"),
     already: &[],
@@ -46,6 +47,7 @@ const WAKE: Step = Step {
     name: "wake",
     begin: |host| host.bring(POOL, "sleeping"),
     command: |host| verb(host, "wake"),
+    tries: Tries::All,
     again: None,
     is_done: |host| is(host, "running"),
     already: &[],
@@ -58,6 +60,7 @@ pub fn sleep_and_wake(fake: &Fake) -> Outcome {
     // Somebody wants it after all.
     let called_off = Step {
         name: "sleep, then wake",
+        tries: Tries::Kills,
         again: Some(|host| verb(host, "wake")),
         is_done: |host| is(host, "running"),
         ..SLEEP
@@ -68,7 +71,7 @@ pub fn sleep_and_wake(fake: &Fake) -> Outcome {
 
 pub fn from_warm(fake: &Fake) -> Outcome {
     begin(fake, false);
-    let from_warm = Step { begin: |host| host.bring(POOL, "warm"), ..SLEEP };
+    let from_warm = Step { begin: |host| host.bring(POOL, "warm"), tries: Tries::Kills, ..SLEEP };
     cycle(fake, &[from_warm, WAKE]);
     Outcome::Passed
 }
@@ -95,6 +98,7 @@ const STOP: Step = Step {
     name: "stop",
     begin: |host| host.bring(POOL, "running"),
     command: |host| verb(host, "stop"),
+    tries: Tries::All,
     again: None,
     is_done: |host| is(host, "stopped"),
     already: &[],
@@ -105,6 +109,7 @@ const START: Step = Step {
     name: "start",
     begin: |host| host.bring(POOL, "stopped"),
     command: |host| verb(host, "start"),
+    tries: Tries::All,
     again: None,
     is_done: |host| is(host, "running"),
     already: &[],
@@ -117,6 +122,7 @@ pub fn start_and_stop(fake: &Fake) -> Outcome {
     // Nobody wants it any more.
     let given_up = Step {
         name: "start, then stop",
+        tries: Tries::Kills,
         again: Some(|host| verb(host, "stop")),
         is_done: |host| is(host, "stopped"),
         ..START
@@ -127,7 +133,7 @@ pub fn start_and_stop(fake: &Fake) -> Outcome {
 
 pub fn stop_asleep(fake: &Fake) -> Outcome {
     begin(fake, true);
-    let asleep = Step { begin: |host| host.bring(POOL, "sleeping"), ..STOP };
+    let asleep = Step { begin: |host| host.bring(POOL, "sleeping"), tries: Tries::Kills, ..STOP };
     cycle(fake, &[asleep]);
     Outcome::Passed
 }
@@ -156,6 +162,7 @@ pub fn secrets_and_drives(fake: &Fake) -> Outcome {
                 &file.to_string_lossy(),
             ])
         },
+        tries: Tries::All,
         again: None,
         is_done: |host| is(host, "running"),
         already: &[],
@@ -172,12 +179,18 @@ pub fn secrets_and_drives(fake: &Fake) -> Outcome {
             host.ok(&["tenant", "secrets", "set", "aa", "TOKEN", "--from-file", &file]);
         },
         command: |_| words(&["tenant", "secrets", "remove", "aa", "TOKEN", "--force"]),
-        again: None,
+        // What it says to do when an instance has not got them.
+        tries: Tries::Kills,
+        again: Some(|_| words(&["tenant", "secrets", "rotate", "aa"])),
         is_done: |host| is(host, "running"),
-        already: &["has no secret", "no secret"],
+        already: &[],
         boots: Boots::Never,
     };
     cycle(fake, &[remove]);
+    // What its secrets changed is not this step's.
+    for status in ["stopped", "running"] {
+        fake.bring(POOL, status);
+    }
     let grow = Step {
         name: "start with a larger drive",
         begin: |host| {
@@ -186,6 +199,7 @@ pub fn secrets_and_drives(fake: &Fake) -> Outcome {
             let next = (now + 1).to_string();
             host.ok(&["pool", "update", POOL, "--data-disk", &next]);
         },
+        tries: Tries::Kills,
         ..START
     };
     cycle(fake, &[grow]);
@@ -229,6 +243,7 @@ pub fn pools_and_instances(fake: &Fake) -> Outcome {
             let size = ["--cpus", "1", "--mem", "128", "--data-disk", "16"];
             words(&[&["pool", "create", OTHER, "--profile", "minimal"], &size[..]].concat())
         },
+        tries: Tries::All,
         again: None,
         is_done: |host| host.pool_dir(OTHER).join("pool.json").exists(),
         already: THERE,
@@ -238,6 +253,7 @@ pub fn pools_and_instances(fake: &Fake) -> Outcome {
         name: "pool build",
         begin: has_pool,
         command: |_| words(&["pool", "build", OTHER]),
+        tries: Tries::All,
         again: None,
         is_done: |host| host.pool_dir(OTHER).join("artifacts/current").exists(),
         already: &[],
@@ -247,6 +263,7 @@ pub fn pools_and_instances(fake: &Fake) -> Outcome {
         name: "pool scale",
         begin: has_image,
         command: |_| words(&["pool", "scale", OTHER, "--running", "1"]),
+        tries: Tries::All,
         again: None,
         is_done: |host| host.records(OTHER).len() == 1,
         already: &[],
@@ -254,8 +271,15 @@ pub fn pools_and_instances(fake: &Fake) -> Outcome {
     };
     let first = Step {
         name: "first start",
-        begin: has_instance,
+        begin: |host| {
+            has_instance(host);
+            if host.only_status(OTHER) != "created" {
+                host.ok(&["instance", "destroy", &host.only(OTHER), "--force"]);
+                has_instance(host);
+            }
+        },
         command: |host| vec!["instance".into(), "start".into(), host.only(OTHER)],
+        tries: Tries::All,
         again: None,
         is_done: |host| host.only_status(OTHER) == "running",
         already: &[],
@@ -276,6 +300,7 @@ pub fn pools_and_instances(fake: &Fake) -> Outcome {
             let path = std::fs::read_to_string(known).expect("a name");
             words(&["instance", "destroy", &path, "--force"])
         },
+        tries: Tries::All,
         again: None,
         is_done: |host| host.records(OTHER).is_empty(),
         already: NOT_THERE,
@@ -285,6 +310,7 @@ pub fn pools_and_instances(fake: &Fake) -> Outcome {
         name: "pool destroy",
         begin: has_instance,
         command: |_| words(&["pool", "destroy", OTHER, "--force"]),
+        tries: Tries::All,
         again: None,
         is_done: |host| !host.pool_dir(OTHER).exists(),
         already: NOT_THERE,
@@ -308,6 +334,7 @@ pub fn tenants(fake: &Fake) -> Outcome {
             }
         },
         command: |_| words(&["tenant", "create", "bb"]),
+        tries: Tries::All,
         again: None,
         is_done: tenant_is_there,
         already: THERE,
@@ -325,6 +352,7 @@ pub fn tenants(fake: &Fake) -> Outcome {
             }
         },
         command: |_| words(&["tenant", "destroy", "bb", "--force"]),
+        tries: Tries::All,
         again: None,
         is_done: |host| !host.path("state/tenants/bb").exists(),
         already: NOT_THERE,

@@ -27,13 +27,23 @@ pub enum Boots {
     Always,
 }
 
+/// What is tried at a command's places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tries {
+    /// Errors, panics and kills.
+    All,
+    /// Kills: its errors and panics are those of another step.
+    Kills,
+}
+
 /// A command of a cycle.
 pub struct Step {
     pub name: &'static str,
     /// Brings the host to where it begins.
     pub begin: fn(&Host),
     pub command: fn(&Host) -> Vec<String>,
-    /// What comes next when it is not the same: only after a kill, which can be anywhere.
+    pub tries: Tries,
+    /// What comes next when it is not the same.
     pub again: Option<fn(&Host) -> Vec<String>>,
     /// Whether what that is for is so.
     pub is_done: fn(&Host) -> bool,
@@ -91,7 +101,7 @@ fn explore(host: &Host, step: &Step, known: &BTreeSet<String>) -> Vec<Case> {
         assert!(differs.is_empty(), "{} twice is not the same as once: {differs:#?}", step.name);
     }
     let all = cases(&trace.places).into_iter();
-    all.filter(|case| step.again.is_none() || case.mode == Mode::Kill).collect()
+    all.filter(|case| step.tries == Tries::All || case.mode == Mode::Kill).collect()
 }
 
 /// Whether a command came to a place.
@@ -208,7 +218,10 @@ fn picture(host: &Host) -> BTreeSet<String> {
 
 fn line(path: &Path) -> String {
     let is_record = path.extension().is_some_and(|it| it == "json");
-    let text = is_record.then(|| fs::read_to_string(path).unwrap_or_default()).unwrap_or_default();
+    let text = match is_record {
+        true => fs::read_to_string(path).unwrap_or_default(),
+        false => String::new(),
+    };
     let mut record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     if let Some(fields) = record.as_object_mut() {
         for when in ["since", "manual", "failure", "history"] {

@@ -152,9 +152,9 @@ pub fn who_is_at_it_is_named(world: &World) -> Outcome {
     let start = ["instance", "start", member.as_str()];
     let scale = ["pool", "scale", "aa/workers", "--running", "2"];
     let commands = [
-        (&start[..], format!("mvm instance stop {name}")),
+        (&start[..], format!("mvm instance stop by uid 0 {name}")),
         (&scale, "mvm pool scale (pid 1)".to_owned()),
-        (&["instance", "destroy", &member, "--force"], format!("mvm instance stop {name}")),
+        (&["instance", "destroy", &member, "--force"], format!("by uid 0 {name}")),
     ];
     std::thread::scope(|scope| {
         for (args, holder) in &commands {
