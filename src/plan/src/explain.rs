@@ -74,7 +74,7 @@ fn one(entry: &Entry<'_>) -> Explained {
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Count(wanted) => write!(f, "one of the {wanted} ones the counts ask for"),
+            Self::Count(wanted) => write!(f, "one of those the counts want {wanted}"),
             Self::Parked => f.write_str("counts as running, parked by the idle policy"),
             Self::Extra => f.write_str("beyond the counts, kept as a person put it"),
             Self::Surplus => f.write_str("more than the counts ask for"),

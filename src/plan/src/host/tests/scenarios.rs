@@ -202,7 +202,7 @@ fn quotas_hold_before_every_step_and_each_deferral_has_a_note() {
     assert_eq!(plan1.steps.len(), 2);
     let note = plan1.notes[0].to_string();
     let expected =
-        "acme/workers/i-00000005: max_running of 2 would be exceeded (2 in use, 1 wanted)";
+        "acme/workers/i-00000005: max_running of 2 would be exceeded (2 in use, 1 more wanted)";
     assert_eq!(note, expected);
     let mut small = of(&workers(3, 0, 0), &[C, C, C]);
     small.guest_mem_mib = Some(600);
@@ -390,7 +390,7 @@ fn explain_says_what_the_plan_does() {
     let expected =
         ["stays as it is", "waits: left as a person put it", "is removed (more than the counts)"];
     assert_eq!(next, expected);
-    assert_eq!(told[0].slot, "one of the running ones the counts ask for");
+    assert_eq!(told[0].slot, "one of those the counts want running");
     assert_eq!(told[0].idle.as_deref(), Some("never parked: the pool has no idle policy"));
     assert_eq!(told[1].due, Some(NOW + 600_000));
 }
