@@ -27,7 +27,7 @@ const PLACES: [(&str, &str); 20] = [
     ("warm", "after:pause-vm#1"),
     ("resume", "after:resume-vm#1"),
     ("stop", "after:power-off#1"),
-    ("stop", "after:end-process#1"),
+    ("stop", "before:write-file#2"),
     ("start", "after:start-supervisor#1"),
 ];
 
