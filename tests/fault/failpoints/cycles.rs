@@ -129,6 +129,16 @@ pub fn start_and_stop(fake: &Fake) -> Outcome {
         ..START
     };
     cycle(fake, &[given_up]);
+    let without_names = Step {
+        name: "start without a resolver",
+        begin: |host| {
+            host.bring(POOL, "stopped");
+            left::kill_resolver(host);
+        },
+        tries: Tries::Kills,
+        ..START
+    };
+    cycle(fake, &[without_names]);
     Outcome::Passed
 }
 

@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::host::Host;
@@ -305,6 +307,18 @@ impl Seen {
         };
         wrong.extend(vms.iter().filter(of_nobody).map(|it| format!("run/vm/{it} of nobody")));
     }
+}
+
+/// Kills the resolver, and waits until it is gone.
+pub fn kill_resolver(host: &Host) {
+    let resolver = || {
+        let all = processes(&host.path(""));
+        all.into_iter().find_map(|(pid, what)| matches!(what, What::Resolver).then_some(pid))
+    };
+    if let Some(pid) = resolver() {
+        kill(Pid::from_raw(pid as i32), Signal::SIGKILL).expect("the resolver takes a signal");
+    }
+    host.eventually("the resolver is gone", SOON, || resolver().is_none());
 }
 
 enum What {
