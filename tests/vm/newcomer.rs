@@ -170,6 +170,10 @@ fn without_root_sudo_is_used(world: &World) -> Outcome {
     let output = nobody.run(world, &["tenant", "list", "--json"], "/usr/bin:/bin", &[]);
     assert!(output.status.success(), "{}", told(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "[]");
+    // Programs are told nothing but results and failures.
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let output = nobody.run(world, &["tenant", "list"], "/usr/bin:/bin", &[]);
+    assert!(output.status.success(), "{}", told(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("continuing with sudo"));
     Outcome::Passed
 }

@@ -58,6 +58,11 @@ fn after_exit(exit: Option<&ExitRecord>, was_running: bool) -> Aftermath {
         is_its_own: true,
     };
     match (guest.map(|exit| exit.guest.as_ref()), exit) {
+        (_, Some(ExitRecord { how: ExitKind::Told, .. })) => Aftermath {
+            state: State::Stopped,
+            reason: "its unit or its host was stopped".into(),
+            is_its_own: false,
+        },
         // A kernel that panics resets the machine, which ends the VMM like a power-off does.
         (Some(Some(GuestEnd::Panicked(why))), _) => {
             failed(format!("its guest's kernel panicked: {why}"))
@@ -163,6 +168,8 @@ mod tests {
         // Its console is of before: a paused guest ends nothing.
         let killed = after(ExitKind::Signal(9), panic, true);
         assert_eq!(killed.reason, "the VM ended by itself (SIGKILL)");
+        let told = after(ExitKind::Told, None, true);
+        assert_eq!((told.state, told.is_its_own), (State::Stopped, false));
         let paused = after(ExitKind::Code(0), Some(GuestEnd::TurnedOff), false);
         assert!(matches!(paused.state, State::Failed { .. }));
         assert!(matches!(after_exit(None, true).state, State::Failed { .. }));

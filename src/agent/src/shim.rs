@@ -171,7 +171,7 @@ async fn supervise(order: Order, vm: Supervised, starter: Option<Starter>) -> Ex
         }
     };
     if let Some(starter) = starter {
-        starter.vm_is_up(vm.process());
+        starter.vm_is_up(&vm);
     }
     let _ = Report::Started(vm.process().clone()).send(io::stdout());
     let ended = vm.wait().await;

@@ -158,8 +158,8 @@ pub fn a_stopped_slice_takes_nobody_elses_vm(host: &HostVm) -> Outcome {
     let slice = slice.rsplit('/').nth(1).unwrap_or_default().to_owned();
     let other = instance::view_of(host, OTHER)["pid"].clone();
     host.sh(&format!("systemctl stop {slice}"));
-    host.eventually("its end is known", GUEST, "mvm instance list | grep -q Failed");
-    assert_eq!(instance::view(host)["status"], "failed");
+    host.eventually("its end is known", GUEST, "mvm instance list | grep -q Stopped");
+    assert_eq!(instance::view(host)["status"], "stopped");
     assert_eq!(instance::view_of(host, OTHER)["pid"], other);
     let path = instance::path_of(host, OTHER);
     assert_eq!(instance::exec_in(host, &path, "echo untouched"), "untouched");

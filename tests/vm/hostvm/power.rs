@@ -53,9 +53,8 @@ pub fn a_reboot_is_another_boot(host: &HostVm) -> Outcome {
     assert_ne!(host.boot_id(), boot);
     assert_eq!(host.text("/etc/machine-id"), machine);
     assert_eq!(host.text("/srv/kept"), "kept");
-    // Its supervisor may have had the time to write down that systemd ended it.
-    let ended = instance::view_of(host, OTHER)["status"].clone();
-    assert!(ended == "stopped" || ended == "failed", "{ended}");
+    // Its supervisor was told by systemd to end it: that is no failure.
+    assert_eq!(instance::view_of(host, OTHER)["status"], "stopped");
     assert_eq!(instance::view(host)["status"], "sleeping");
     host.mvm(&["instance", "wake", &guest.path]);
     instance::booted_instead(host, TENANT);

@@ -11,9 +11,12 @@ use std::fs;
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mvm_model::vm::ProcessId;
+use mvm_vmm::supervisor::Supervised;
 use nix::unistd::{ForkResult, fork};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,20 +31,21 @@ pub(super) struct Starter(PipeWriter);
 impl Starter {
     /// Lets the starter end: the unit is started. From here on memory may get short without us
     /// being what is ended for it, and a stop of the unit is a stop of the VM.
-    pub(super) fn vm_is_up(mut self, vm: &ProcessId) {
+    pub(super) fn vm_is_up(mut self, vm: &Supervised) {
         // Children inherit it, so it comes after the VMM's start.
         if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
             eprintln!("cannot save ourselves from the memory limit: {error}");
         }
-        tokio::spawn(end_when_told(vm.clone()));
+        tokio::spawn(end_when_told(vm.process().clone(), vm.told()));
         // An error means that the starter was killed, and with it the unit.
         let _ = self.0.write_all(b"1");
     }
 }
 
-async fn end_when_told(vm: ProcessId) {
-    let Ok(mut told) = signal(SignalKind::terminate()) else { return };
-    while told.recv().await.is_some() {
+async fn end_when_told(vm: ProcessId, told: Arc<AtomicBool>) {
+    let Ok(mut signals) = signal(SignalKind::terminate()) else { return };
+    while signals.recv().await.is_some() {
+        told.store(true, Ordering::SeqCst);
         if let Err(error) = mvm_vmm::process::kill(&vm, END).await {
             eprintln!("cannot end the VM: {error}");
         }

@@ -158,6 +158,13 @@ fn write_all(mut ring: Ring, shared: &Shared) {
     }
 }
 
+/// Waits until everything a VM that has ended wrote is kept.
+pub(super) async fn settle(drain: Option<&Drain>) {
+    if let Some(drain) = drain {
+        drain.settle().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -126,6 +126,7 @@ impl Start<'_> {
             log: Some(log),
             run_dir: self.spec().run_dir.clone(),
             jail: Some(self.record()),
+            told: std::sync::Arc::default(),
             _locks: locks,
         };
         match self.bring_up(&mut supervised).await {

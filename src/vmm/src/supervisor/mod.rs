@@ -31,6 +31,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use command_fds::CommandFdExt;
@@ -153,6 +155,8 @@ pub struct Supervised {
     log: Option<Drain>,
     run_dir: PathBuf,
     jail: Option<JailRecord>,
+    /// Raised when it is told to end its VM.
+    told: Arc<AtomicBool>,
     /// Drives that are locked as long as this lives.
     _locks: Vec<OwnedFd>,
 }
@@ -279,6 +283,7 @@ fn spawn(
         log: Some(drain(spec, VMM_LOG, log)?),
         run_dir: spec.run_dir.clone(),
         jail: None,
+        told: Arc::default(),
         _locks: Vec::new(),
     })
 }
@@ -379,7 +384,7 @@ impl Supervised {
     }
 
     async fn settled_log(&self) -> Vec<String> {
-        settle(&self.log).await;
+        drain::settle(self.log.as_ref()).await;
         self.last_lines(VMM_LOG)
     }
 
@@ -401,15 +406,22 @@ impl Supervised {
         self.vmm.start_kill();
     }
 
+    /// To be raised before somebody else than an instance's driver has the VM ended in order: its
+    /// end is then nobody's failure.
+    pub fn told(&self) -> Arc<AtomicBool> {
+        self.told.clone()
+    }
+
     /// Waits until the VM process ends, then writes the exit record.
     ///
     /// # Errors
     /// What waiting or writing the record said.
     pub async fn wait(mut self) -> io::Result<ExitRecord> {
-        let how = self.vmm.wait().await?;
+        let seen = self.vmm.wait().await?;
+        let how = if self.told.load(Ordering::SeqCst) { ExitKind::Told } else { seen };
         let at = record::now_ms();
-        settle(&self.console).await;
-        settle(&self.log).await;
+        drain::settle(self.console.as_ref()).await;
+        drain::settle(self.log.as_ref()).await;
         let exit = ExitRecord {
             process: self.process.clone(),
             how,
@@ -432,11 +444,5 @@ impl Supervised {
 pub fn clean(run_dir: &Path) {
     if let Ok(Some(RunningRecord { jail: Some(jail), .. })) = RunningRecord::load(run_dir) {
         jailed::clean(&jail);
-    }
-}
-
-async fn settle(drain: &Option<Drain>) {
-    if let Some(drain) = drain {
-        drain.settle().await;
     }
 }

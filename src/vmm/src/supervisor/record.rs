@@ -92,6 +92,8 @@ pub enum ExitKind {
     Signal(i32),
     /// Nobody saw it: whoever started it was gone by then, and the kernel did not keep it.
     Unseen,
+    /// By its supervisor, which was told to: its unit, its tenant's slice or its host was stopped.
+    Told,
 }
 
 /// The record of an ended VMM process.
@@ -204,6 +206,7 @@ impl std::fmt::Display for ExitKind {
                 Err(_) => write!(f, "signal {number}"),
             },
             Self::Unseen => f.write_str("how is not known"),
+            Self::Told => f.write_str("its unit was stopped"),
         }
     }
 }

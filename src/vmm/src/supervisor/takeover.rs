@@ -63,6 +63,7 @@ pub fn take_over(run_dir: &Path) -> Result<Supervised, TakeOverError> {
         console: resume(run_dir, console, CONSOLE_LOG).map_err(failed(says))?,
         log: resume(run_dir, log, VMM_LOG).map_err(failed(says))?,
         jail: record.jail.clone(),
+        told: std::sync::Arc::default(),
         _locks: Vec::new(),
         vmm: Watched::Adopted { process: record.process.clone(), handle, unit: record.unit() },
         process: record.process,
