@@ -9,6 +9,7 @@
 //!                         root = a tmpfs with read-only /usr, kernel, initrd (and /dev/kvm)
 //!                         bounding set empty · no groups · the VM's own uid
 //!                         no capabilities · no new privileges
+//!      ── one byte ──▶  it is written down who this is
 //!                       ── exec ──▶ qemu (adds its seccomp filter)
 //! ```
 //!
@@ -41,6 +42,9 @@ pub(crate) use root::{Bind, Device, SYSTEM_DIRS};
 
 /// Exit code of a trampoline that could not confine itself.
 pub const FAILED: u8 = 126;
+
+/// What a supervisor says on stdin: become the VMM.
+pub(crate) const GO: u8 = b'1';
 
 /// Descriptors a VMM may open beyond those it is given: TCG and the block layer need few.
 const MAX_FILES: u64 = 1024;
@@ -136,7 +140,15 @@ fn become_vmm(plan: Confinement) -> Result<Infallible, ConfineError> {
     root::enter(&plan)?;
     umask(Mode::from_bits_truncate(0o077));
     become_nobody(&plan)?;
+    hear(io::stdin())?;
     exec(&plan.program, &plan.args)
+}
+
+/// Waits for the word of a supervisor that has recorded this process; one that was killed before
+/// says nothing more.
+fn hear(mut supervisor: impl io::Read) -> Result<(), ConfineError> {
+    let mut word = [0];
+    step("hear that it is recorded", supervisor.read_exact(&mut word))
 }
 
 /// Not the PID namespace: it would need a second process between supervisor and VMM, and with

@@ -14,6 +14,7 @@
 //! are its own descriptors. What is lost is what the VM says until the next supervisor takes
 //! over ([`take_over`]): pipes have names, sockets listen, and the end is seen by pidfd.
 
+mod confined;
 mod drain;
 mod error;
 mod jailed;
@@ -30,15 +31,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use command_fds::CommandFdExt;
 use mvm_model::Digest;
-use mvm_model::failpoint::{self, Effect};
-use mvm_model::vm::{Accel, ProcessId, Vmm, VmmKind};
+use mvm_model::vm::{ProcessId, VmmKind};
 use serde::{Deserialize, Serialize};
 
 pub use error::StartError;
@@ -50,18 +48,14 @@ pub use takeover::{TakeOverError, take_over};
 use words::last_lines_of;
 pub use words::{GuestEnd, keep_only_logs};
 
-use crate::confine::{Bind, Confinement, Device, Plan};
 use crate::firecracker::FirecrackerError;
-use crate::qemu::{self, Fds, INITRD, KERNEL, QemuBinary};
+use crate::qemu::QemuBinary;
 use crate::spec::{StartMode, VmSpec};
 use drain::Drain;
-use record::VMM_FIFO;
 use watched::Watched;
 
 /// How long a VMM may take until its monitor answers; milliseconds on an idle host.
 const READY: Duration = Duration::from_secs(15);
-/// `/dev/kvm`.
-const KVM: (u64, u64) = (10, 232);
 
 /// What to start; the document a shim reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,27 +189,10 @@ pub async fn start(
     }
     clear(spec)?;
     let mut supervised = match &launch.program {
-        Program::Qemu(qemu) => start_qemu(launch, qemu, tap, trampoline).await?,
+        Program::Qemu(qemu) => confined::start(launch, qemu, tap, trampoline).await?,
         Program::Firecracker(jailed) => jailed::start(launch, jailed, trampoline).await?,
     };
     supervised.when_dropped = WhenDropped::LeaveRunning;
-    Ok(supervised)
-}
-
-async fn start_qemu(
-    launch: &Launch,
-    qemu: &QemuBinary,
-    tap: Option<OwnedFd>,
-    trampoline: &Trampoline,
-) -> Result<Supervised, StartError> {
-    // Of the files as they are before they are opened.
-    let fingerprint = launch.fingerprint();
-    let mut supervised = spawn(launch, qemu, tap, trampoline)?;
-    if let Err(source) = supervised.record(launch, fingerprint) {
-        supervised.kill().await;
-        return Err(StartError::Record(source));
-    }
-    supervised.wait_ready().await?;
     Ok(supervised)
 }
 
@@ -242,80 +219,10 @@ fn check_private(run_dir: &Path) -> io::Result<()> {
     }
 }
 
-fn spawn(
-    launch: &Launch,
-    qemu: &QemuBinary,
-    tap: Option<OwnedFd>,
-    trampoline: &Trampoline,
-) -> Result<Supervised, StartError> {
-    let spec = &launch.spec;
-    let opened = open::open(spec, tap)?;
-    let (log, log_end) = open::fifo(&spec.run_dir, VMM_FIFO)?;
-    let log_twin = log_end.try_clone().map_err(StartError::Pipe)?;
-    let confinement = serde_json::to_string(&Plan::Vmm(confinement(launch, qemu)))
-        .map_err(|error| StartError::Pipe(error.into()))?;
-    let mut command = Command::new(&trampoline.program);
-    command
-        .args(&trampoline.args)
-        .arg(confinement)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(log_end)
-        .stderr(log_twin)
-        .fd_mappings(opened.mappings)
-        .map_err(|error| StartError::Pipe(io::Error::other(error)))?;
-    let failed = |source| StartError::Spawn { program: trampoline.program.clone(), source };
-    failpoint::before(Effect::StartVmm).map_err(failed)?;
-    // The command owns the child's descriptors; it is dropped here, so that they are the VMM's
-    // alone and its pipes end with it.
-    let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
-    let process = child
-        .id()
-        .ok_or_else(|| io::ErrorKind::NotFound.into())
-        .and_then(crate::process::identify)
-        .map_err(failed)?;
-    Ok(Supervised {
-        process,
-        vmm: Watched::Child(child),
-        when_dropped: WhenDropped::Kill,
-        console: Some(drain(spec, CONSOLE_LOG, opened.console)?),
-        log: Some(drain(spec, VMM_LOG, log)?),
-        run_dir: spec.run_dir.clone(),
-        jail: None,
-        told: Arc::default(),
-        _locks: Vec::new(),
-    })
-}
-
 fn drain(spec: &VmSpec, name: &str, pipe: OwnedFd) -> Result<Drain, StartError> {
     ring::Ring::create(spec.run_dir.join(name), ring::SEGMENT)
         .and_then(|ring| Drain::start(pipe, ring))
         .map_err(|source| StartError::RunDir { path: spec.run_dir.clone(), source })
-}
-
-fn confinement(launch: &Launch, qemu: &QemuBinary) -> Confinement {
-    let spec = &launch.spec;
-    let arch = qemu.arch;
-    let tsc = match launch.mode {
-        StartMode::Boot => crate::qemu::guest_tsc(spec.accel, arch),
-        // The restored kernel has read its command line long ago.
-        StartMode::Restore => None,
-    };
-    let bind = |from: &PathBuf, to: &str| Bind { from: from.clone(), to: to.into() };
-    Confinement {
-        uid: spec.uid,
-        gid: spec.gid,
-        keep_fds: Fds::of(spec).end(),
-        mount_point: spec.run_dir.clone(),
-        binds: vec![bind(&spec.kernel, KERNEL), bind(&spec.initrd, INITRD)],
-        devices: match spec.accel {
-            Accel::Tcg => vec![],
-            Accel::Kvm => vec![Device { path: "/dev/kvm".into(), major: KVM.0, minor: KVM.1 }],
-        },
-        program: qemu.path.clone(),
-        args: crate::qemu::command_line(spec, launch.mode, arch, tsc),
-    }
 }
 
 impl Supervised {
@@ -327,54 +234,6 @@ impl Supervised {
     /// Chooses what becomes of the VM when this is dropped.
     pub fn set_when_dropped(&mut self, choice: WhenDropped) {
         self.when_dropped = choice;
-    }
-
-    fn record(&self, launch: &Launch, fingerprint: Digest) -> io::Result<()> {
-        let running = RunningRecord {
-            instance: launch.spec.instance,
-            process: self.process.clone(),
-            supervisor: crate::process::identify(std::process::id())?,
-            vmm: Vmm {
-                kind: launch.spec.vmm,
-                accel: launch.spec.accel,
-                version: launch.program.build(),
-            },
-            uid: launch.spec.uid,
-            mode: launch.mode,
-            fingerprint: Some(fingerprint),
-            jail: None,
-        };
-        failpoint::before(Effect::RecordVmm)?;
-        running.store(&self.run_dir)?;
-        failpoint::after(Effect::RecordVmm)
-    }
-
-    /// A monitor that greets is a VMM that accepted its whole command line.
-    async fn wait_ready(&mut self) -> Result<(), StartError> {
-        let ready = qemu::Qmp::connect(&self.run_dir, qemu::QMP_SOCKET, READY);
-        tokio::select! {
-            biased;
-            ended = self.vmm.wait() => {
-                let how = ended.unwrap_or(ExitKind::Unseen);
-                Err(StartError::Ended { how, last_log: self.settled_log().await })
-            }
-            answer = ready => match answer {
-                Ok(_) => Ok(()),
-                Err(_) => Err(self.explain_silence().await),
-            },
-        }
-    }
-
-    /// The connection broke or stayed silent: the VMM is ending, or hangs and is killed.
-    async fn explain_silence(&mut self) -> StartError {
-        let ending = tokio::time::timeout(Duration::from_secs(1), self.vmm.wait()).await;
-        match ending {
-            Ok(Ok(how)) => StartError::Ended { how, last_log: self.settled_log().await },
-            _ => {
-                self.kill().await;
-                StartError::Silent { last_log: self.settled_log().await }
-            }
-        }
     }
 
     async fn kill(&mut self) {
@@ -410,6 +269,11 @@ impl Supervised {
     /// end is then nobody's failure.
     pub fn told(&self) -> Arc<AtomicBool> {
         self.told.clone()
+    }
+
+    /// Whether the VM is the main process of a unit of systemd's.
+    pub fn has_unit(&self) -> bool {
+        self.jail.as_ref().is_some_and(|jail| jail.unit)
     }
 
     /// Waits until the VM process ends, then writes the exit record.
