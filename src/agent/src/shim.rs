@@ -170,8 +170,13 @@ async fn supervise(order: Order, vm: Supervised, starter: Option<Starter>) -> Ex
             return refuse("relay", &error.to_string());
         }
     };
+    if vm.has_unit()
+        && let Err(error) = unit::stand_by(&vm)
+    {
+        eprintln!("a stop of the VM's unit will look like its failure: {error}");
+    }
     if let Some(starter) = starter {
-        starter.vm_is_up(&vm);
+        starter.vm_is_up();
     }
     let _ = Report::Started(vm.process().clone()).send(io::stdout());
     let ended = vm.wait().await;

@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mvm_model::vm::ProcessId;
+use mvm_vmm::process;
 use mvm_vmm::supervisor::Supervised;
 use nix::unistd::{ForkResult, fork};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Order, refuse, serve};
 
@@ -29,24 +30,38 @@ const END: Duration = Duration::from_secs(5);
 pub(super) struct Starter(PipeWriter);
 
 impl Starter {
-    /// Lets the starter end: the unit is started. From here on memory may get short without us
-    /// being what is ended for it, and a stop of the unit is a stop of the VM.
-    pub(super) fn vm_is_up(mut self, vm: &Supervised) {
-        // Children inherit it, so it comes after the VMM's start.
-        if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
-            eprintln!("cannot save ourselves from the memory limit: {error}");
-        }
-        tokio::spawn(end_when_told(vm.process().clone(), vm.told()));
+    /// Lets the starter end: the unit is started.
+    pub(super) fn vm_is_up(mut self) {
         // An error means that the starter was killed, and with it the unit.
         let _ = self.0.write_all(b"1");
     }
 }
 
-async fn end_when_told(vm: ProcessId, told: Arc<AtomicBool>) {
-    let Ok(mut signals) = signal(SignalKind::terminate()) else { return };
+/// From here on a stop of the unit is a stop of the VM, and memory may get short in it without us
+/// being what is ended for that. Who took the VM over comes into its unit first: elsewhere whoever
+/// stops us means something else. Children inherit what is set here, so it comes after the VMM's
+/// start.
+///
+/// # Errors
+/// Why a stop of the unit will not reach us. The VM runs all the same.
+pub(super) fn stand_by(vm: &Supervised) -> io::Result<()> {
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", vm.process().pid))?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    let group = group.ok_or_else(|| io::Error::other("its VM is in no control group"))?;
+    let signals = signal(SignalKind::terminate())?;
+    fs::write(format!("/sys/fs/cgroup{group}/cgroup.procs"), "0")?;
+    tokio::spawn(end_when_told(signals, vm.process().clone(), vm.told()));
+    fs::write("/proc/self/oom_score_adj", "-1000")
+}
+
+async fn end_when_told(mut signals: Signal, vm: ProcessId, told: Arc<AtomicBool>) {
     while signals.recv().await.is_some() {
+        // Of a VM that ended by itself systemd ends the rest: nobody asked for that.
+        if !process::is_alive(&vm) {
+            continue;
+        }
         told.store(true, Ordering::SeqCst);
-        if let Err(error) = mvm_vmm::process::kill(&vm, END).await {
+        if let Err(error) = process::kill(&vm, END).await {
             eprintln!("cannot end the VM: {error}");
         }
     }
