@@ -11,12 +11,17 @@ use mvm_vmm::confine;
 
 use crate::command::bench::{burst, fleet};
 
+/// Becomes a VMM if that is what was asked for: before all else, because a wake waits for it.
+pub fn confine() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    (args.next()? == shim::CONFINE).then(|| confine::main(args))
+}
+
 /// Runs a hidden half if that is what was asked for.
 pub fn dispatch() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
     let word = args.next()?;
     match word.to_str()? {
-        shim::CONFINE => Some(confine::main(args)),
         shim::SUBCOMMAND => Some(shim::main()),
         upkeep::RESOLVER => Some(resolve()),
         fleet::SUBCOMMAND => Some(fleet::main(args)),

@@ -23,6 +23,9 @@ mod usage;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = internal::confine() {
+        return code;
+    }
     talk::begin(std::env::args_os().skip(1));
     tracing_subscriber::fmt()
         .with_env_filter(

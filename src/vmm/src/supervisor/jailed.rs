@@ -37,8 +37,10 @@ use crate::supervisor::watched::Watched;
 const SETTING: Duration = Duration::from_secs(10);
 /// How long a jailer may take: it copies some megabytes.
 const JAILER: Duration = Duration::from_secs(15);
-/// Pause between looks for the API's socket.
-const LOOK: Duration = Duration::from_millis(1);
+/// Pause between looks for what takes a fraction of a millisecond.
+const LOOK: Duration = Duration::from_micros(100);
+/// So often it is looked for in such short order.
+const SOON: u32 = 30;
 /// Descriptors of a Firecracker: some dozens of its own, and one per vsock connection.
 const MAX_FILES: u64 = 2048;
 /// What a snapshot's other file, and anything else Firecracker writes, fits into, MiB.
@@ -172,14 +174,17 @@ impl Start<'_> {
         let process = process::identify(pid).map_err(|_| Failed::Ended(ExitKind::Unseen))?;
         // The jailer's child may not have become Firecracker yet.
         let began = Instant::now();
-        while !self.jail.is_home_of(pid).unwrap_or(false) {
+        for look in 0.. {
+            if self.jail.is_home_of(pid).unwrap_or(false) {
+                break;
+            }
             if !process::is_alive(&process) {
                 return Err(Failed::Ended(ExitKind::Unseen));
             }
             if began.elapsed() > JAILER {
                 return Err(Failed::Start(StartError::Silent { last_log: self.last_log() }));
             }
-            tokio::time::sleep(LOOK).await;
+            pause(look).await;
         }
         failpoint::after(Effect::StartVmm).map_err(|source| self.spawn_error(source))?;
         Ok(process)
@@ -244,12 +249,13 @@ impl Start<'_> {
     async fn set_up(&self) -> Result<(), FirecrackerError> {
         let api = Api::of(self.jail.root());
         let give_up = Instant::now() + READY;
-        while let Err(error) = api.info(SETTING).await {
+        for look in 0.. {
+            let Err(error) = api.info(SETTING).await else { break };
             let not_yet = matches!(error, FirecrackerError::Connect { .. });
             if !not_yet || Instant::now() > give_up {
                 return Err(error);
             }
-            tokio::time::sleep(LOOK).await;
+            pause(look).await;
         }
         let mut calls = vec![config::logger()];
         if self.launch.mode == StartMode::Boot {
@@ -305,6 +311,15 @@ impl Start<'_> {
 
     fn spawn_error(&self, source: std::io::Error) -> StartError {
         StartError::Spawn { program: self.jailed.binaries.jailer.clone(), source }
+    }
+}
+
+/// Between two looks. The runtime's timer counts whole milliseconds, of which a wake has few; so
+/// the first ones are slept by the thread, which has nothing else to do yet.
+async fn pause(looks: u32) {
+    match looks < SOON {
+        true => std::thread::sleep(LOOK),
+        false => tokio::time::sleep(Duration::from_millis(1)).await,
     }
 }
 

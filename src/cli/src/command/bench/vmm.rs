@@ -253,7 +253,9 @@ impl Bench {
                 .stderr(Stdio::null())
                 .spawn()?;
             let closed = || std::io::Error::other("no pipe to the supervisor");
-            serde_json::to_writer(shim.stdin.take().ok_or_else(closed)?, &order)?;
+            let mut stdin = shim.stdin.take().ok_or_else(closed)?;
+            stdin.write_all(&serde_json::to_vec(&order)?)?;
+            drop(stdin);
             let report = Report::receive(shim.stdout.take().ok_or_else(closed)?)?;
             Ok((shim, report))
         };
