@@ -1,9 +1,9 @@
 //! How a VM's shim comes to life: as a unit of systemd's where a VM has limits, else as a child.
 //!
 //! ```text
-//! Firecracker   systemd runs here        in_unit: mvm-vm-<instance>.service in its tenant's slice
+//! Firecracker   systemd and controllers  in_unit: mvm-vm-<instance>.service in its tenant's slice
 //!               cgroup v2 controllers    as_child; the jailer makes the control group
-//!               neither                  refused, unless this host's settings say `limits: none`
+//!               no such controllers      refused, unless this host's settings say `limits: none`
 //! QEMU          development              as_child, without limits
 //! ```
 //!
@@ -58,14 +58,18 @@ impl Service {
 fn limited(net: NetId, systemd: bool, controllers: &str) -> Result<Placement> {
     let has = |name: &&str| controllers.split_whitespace().any(|have| have == *name);
     match (systemd, CONTROLLERS.iter().all(has)) {
-        (true, _) => Ok(Placement::Unit(net)),
+        (true, true) => Ok(Placement::Unit(net)),
         (false, true) => Ok(Placement::Group(net)),
-        (false, false) => Err(Error::new(
+        // systemd would start a unit all the same, and leave out what it cannot limit.
+        (_, false) => Err(Error::new(
             Kind::Refused,
             "",
-            "this host cannot limit what a VM uses: neither systemd nor cgroup v2 controllers",
+            "this host cannot limit what a VM uses: cgroup v2 has no cpu, memory or pids controller",
         )
-        .hint("boot with systemd.unified_cgroup_hierarchy=1; for development MVM_LIMITS=none")),
+        .hint(
+            "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=; \
+             for development MVM_LIMITS=none",
+        )),
     }
 }
 
@@ -131,13 +135,13 @@ mod tests {
     #[test]
     fn without_a_way_to_limit_it_no_vm_is_started() {
         let net = NetId::new(7).unwrap();
-        assert_eq!(limited(net, true, "").unwrap(), Placement::Unit(net));
-        assert_eq!(
-            limited(net, false, "cpuset cpu io memory pids\n").unwrap(),
-            Placement::Group(net)
-        );
-        for lacking in ["", "hugetlb", "cpu memory"] {
-            assert_eq!(limited(net, false, lacking).unwrap_err().kind, Kind::Refused);
+        let all = "cpuset cpu io memory pids\n";
+        assert_eq!(limited(net, true, all).unwrap(), Placement::Unit(net));
+        assert_eq!(limited(net, false, all).unwrap(), Placement::Group(net));
+        for lacking in ["", "hugetlb", "cpu memory", "cpuset cpu io pids"] {
+            for systemd in [true, false] {
+                assert_eq!(limited(net, systemd, lacking).unwrap_err().kind, Kind::Refused);
+            }
         }
     }
 }

@@ -77,6 +77,8 @@ struct State {
     setup: Setup,
     /// Whether anything but a logger was set up.
     touched: bool,
+    /// The guest's socket, once it is named.
+    listener: Option<UnixListener>,
     memory: GuestMemory,
     /// The name of the memory that was loaded, until it executes.
     loaded: Option<String>,
@@ -113,6 +115,7 @@ impl Machine {
             phase: Phase::NotStarted,
             setup: Setup { mem_mib: 128, ..Setup::default() },
             touched: false,
+            listener: None,
             memory: GuestMemory::default(),
             loaded: None,
             drives: Vec::new(),
@@ -192,7 +195,10 @@ impl Machine {
                 setup.drives.push((text("drive_id"), path, read_only));
             }
             "network-interfaces" => setup.tap = Some(text("host_dev_name")),
-            "vsock" => setup.vsock = Some(text("uds_path")),
+            "vsock" => {
+                state.listener = Some(UnixListener::bind(text("uds_path"))?);
+                state.setup.vsock = Some(text("uds_path"));
+            }
             "entropy" | "serial" | "balloon" => {}
             other => return Err(Refusal::stays(format!("Invalid request path: {other}"))),
         }
@@ -232,7 +238,9 @@ impl Machine {
         state.drives = drives.collect::<io::Result<_>>()?;
         state._tap = state.setup.tap.as_deref().map(kernel::open_tap).transpose()?;
         if let Some(vsock) = &state.setup.vsock {
-            let listener = UnixListener::bind(vsock)?;
+            // A loaded one has none yet.
+            let listener = state.listener.take();
+            let listener = listener.map_or_else(|| UnixListener::bind(vsock), Ok)?;
             let machine = Arc::clone(self);
             std::thread::spawn(move || guest::serve(listener, machine));
         }

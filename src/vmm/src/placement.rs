@@ -56,6 +56,11 @@ impl Limits {
             tasks: vcpus + MORE_TASKS,
         }
     }
+
+    /// CPU time as cgroup v2 has it: microseconds in each tenth of a second.
+    pub(crate) fn cpu_max(self) -> String {
+        format!("{} 100000", self.cpu_percent * 1000)
+    }
 }
 
 /// The unit of an instance's VM.
@@ -89,7 +94,7 @@ impl Placement {
             format!("memory.max={}", limits.memory),
             "memory.swap.max=0".into(),
             "memory.oom.group=1".into(),
-            format!("cpu.max={} 100000", limits.cpu_percent * 1000),
+            format!("cpu.max={}", limits.cpu_max()),
             format!("cpu.weight={}", limits.cpu_weight),
             format!("pids.max={}", limits.tasks),
         ] {

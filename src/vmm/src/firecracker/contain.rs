@@ -3,7 +3,10 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use crate::placement::Limits;
 
 /// The field that says whether a thread's system calls are filtered.
 const FILTER: &str = "Seccomp";
@@ -44,6 +47,16 @@ pub enum Uncontained {
         /// The end of where it should be.
         wanted: String,
     },
+    /// Its control group does not limit what it should: a controller is missing, or refused.
+    #[error("the VMM's {file} is {found} and must be {wanted}")]
+    Limit {
+        /// A file of the control group.
+        file: &'static str,
+        /// What is there.
+        found: String,
+        /// What should be.
+        wanted: String,
+    },
 }
 
 /// Checks what holds as soon as the jailer is done: who it is and what it may not do.
@@ -68,15 +81,31 @@ pub(crate) async fn check_vm(pid: u32, uid: u32) -> Result<(), Uncontained> {
     }
 }
 
-/// Checks that the process is in a control group whose path ends so.
-pub(crate) fn check_group(pid: u32, wanted: &str) -> Result<(), Uncontained> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))
-        .map_err(|source| Uncontained::Unknown { pid, source })?;
+/// Checks that the process is in a control group whose path ends so, and that it has these limits.
+pub(crate) fn check_group(pid: u32, wanted: &str, limits: Limits) -> Result<(), Uncontained> {
+    let unknown = |source| Uncontained::Unknown { pid, source };
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(unknown)?;
     let found = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-    match found.ends_with(wanted) {
-        true => Ok(()),
-        false => Err(Uncontained::Group { found: found.into(), wanted: wanted.into() }),
+    if !found.ends_with(wanted) {
+        return Err(Uncontained::Group { found: found.into(), wanted: wanted.into() });
     }
+    check_limits(&Path::new("/sys/fs/cgroup").join(found.trim_start_matches('/')), limits)
+}
+
+fn check_limits(group: &Path, limits: Limits) -> Result<(), Uncontained> {
+    for (file, wanted) in [
+        ("memory.max", limits.memory.to_string()),
+        ("cpu.max", limits.cpu_max()),
+        ("pids.max", limits.tasks.to_string()),
+    ] {
+        // One that is not there is of a controller that is not.
+        let found = fs::read_to_string(group.join(file)).unwrap_or_else(|_| "missing".into());
+        let found = found.trim();
+        if found != wanted {
+            return Err(Uncontained::Limit { file, found: found.into(), wanted });
+        }
+    }
+    Ok(())
 }
 
 /// The bounding set is not empty (the jailer needs its part of it), but with no new privileges
@@ -157,5 +186,21 @@ mod tests {
     #[tokio::test]
     async fn our_own_process_is_not_contained() {
         assert!(check_vm(std::process::id(), 1_900_000_000).await.is_err());
+    }
+
+    #[test]
+    fn a_group_that_does_not_limit_is_none() {
+        let group = tempfile::tempdir().unwrap();
+        let limits = Limits { memory: 4096, cpu_percent: 125, cpu_weight: 100, tasks: 33 };
+        let set = |file: &str, to: &str| fs::write(group.path().join(file), to).unwrap();
+        set("cpu.max", "125000 100000\n");
+        set("pids.max", "33\n");
+        let lacking = check_limits(group.path(), limits).unwrap_err();
+        assert!(lacking.to_string().contains("memory.max is missing"), "{lacking}");
+        set("memory.max", "max\n");
+        let other = check_limits(group.path(), limits).unwrap_err();
+        assert!(other.to_string().contains("is max and must be 4096"), "{other}");
+        set("memory.max", "4096\n");
+        check_limits(group.path(), limits).unwrap();
     }
 }

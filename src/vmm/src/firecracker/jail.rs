@@ -9,8 +9,10 @@
 //!   firecracker firecracker.pid dev/ run/                the jailer's and Firecracker's own
 //! ```
 //!
-//! All of it is as much the guest's as ours once the guest has run: whoever reads something here
-//! follows no link. Whoever comes next removes what a dead VM left.
+//! The jailer gives the directories it makes to the VM's uid. Before a guest runs they are root's
+//! again ([`close`]): a VMM that was taken over makes, renames and removes nothing, so it can neither
+//! lay a link nor fill the disk. Whoever reads something here follows no link all the same. Whoever
+//! comes next removes what a dead VM left.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -24,7 +26,7 @@ use mvm_model::failpoint::{self, Effect};
 use nix::fcntl::{FcntlArg, OFlag};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, chown, mkfifo};
+use nix::unistd::{Gid, Uid, chown, fchown, mkfifo};
 
 use super::config;
 use crate::confine::Bind;
@@ -140,6 +142,31 @@ impl Jail {
         let runs = fs::metadata(format!("/proc/{pid}/exe"))?;
         Ok((inside.dev(), inside.ino()) == (runs.dev(), runs.ino()))
     }
+}
+
+/// The lock of the data drive of a jail whose VM has another supervisor now; `None` when there is
+/// no such drive, or somebody else has it.
+pub(crate) fn lock_data(root: &Path) -> Option<OwnedFd> {
+    let name = config::drive_path("data");
+    let drive = files::open_beneath(root, name.trim_start_matches('/'), OFlag::O_RDWR).ok()?;
+    drive.try_lock().ok().map(|()| drive.into())
+}
+
+/// The directory of a jail's sockets.
+pub(crate) const SOCKETS: &str = "run";
+/// The other directories the jailer gives to the VM's uid.
+pub(crate) const GIVEN: [&str; 3] = [".", "dev", "dev/net"];
+
+/// Makes a directory of a jail root's: its VMM has made there what it needs.
+pub(crate) fn close(root: &Path, dir: &str) -> Result<(), JailError> {
+    let path = root.join(dir);
+    let close = || {
+        let dir = files::open_beneath(root, dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        // Its group stays the VM's.
+        fchown(&dir, Some(Uid::from_raw(0)), None)?;
+        dir.set_permissions(fs::Permissions::from_mode(0o750))
+    };
+    close().map_err(at("close", &path))
 }
 
 /// The fifo of a jail's log.

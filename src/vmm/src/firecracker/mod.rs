@@ -207,6 +207,8 @@ impl Vmm for Firecracker {
             }
             Err(other) => return Err(RestoreError::Vmm(failed("restore")(other))),
         }
+        jail::close(&self.jail.root, jail::SOCKETS)
+            .map_err(|error| RestoreError::File(io::Error::other(error)))?;
         contain::check_vm(self.record.process.pid, self.record.uid)
             .await
             .map_err(|error| RestoreError::Refused(error.to_string()))

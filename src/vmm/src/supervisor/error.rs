@@ -23,7 +23,7 @@ pub enum StartError {
     Jail(#[from] JailError),
     /// It refused what it was told.
     #[error("failed to set up the VM")]
-    Api(#[source] FirecrackerError),
+    Api(#[from] FirecrackerError),
     /// It is not as confined as it must be; it was killed.
     #[error("the VM is not confined")]
     Uncontained(#[from] Uncontained),

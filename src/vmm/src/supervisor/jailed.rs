@@ -28,7 +28,7 @@ use crate::confine::{Bind, Jailer, Plan};
 use crate::firecracker::api::Api;
 use crate::firecracker::jail::{self, Jail};
 use crate::firecracker::{Binaries, FirecrackerError, config, contain};
-use crate::placement::Placement;
+use crate::placement::{Limits, Placement};
 use crate::process::{self, Handle};
 use crate::spec::{Access, StartMode, VmSpec};
 use crate::supervisor::watched::Watched;
@@ -223,7 +223,7 @@ impl Start<'_> {
         self.write_down(&supervised.process).map_err(StartError::Record)?;
         let pid = supervised.process.pid;
         if let Some(group) = self.jailed.placement.group(self.spec(), &self.jail.id) {
-            contain::check_group(pid, &group)?;
+            contain::check_group(pid, &group, Limits::of(self.spec()))?;
         }
         failpoint::before(Effect::SetUpVmm).map_err(StartError::Record)?;
         let ready = self.set_up();
@@ -235,7 +235,8 @@ impl Start<'_> {
             }
             ready = ready => match ready {
                 Ok(()) => {}
-                Err(error) => return Err(supervised.explain(error).await),
+                Err(StartError::Api(error)) => return Err(supervised.explain(error).await),
+                Err(error) => return Err(error),
             }
         }
         failpoint::after(Effect::SetUpVmm).map_err(StartError::Record)?;
@@ -246,8 +247,25 @@ impl Start<'_> {
         Ok(())
     }
 
-    async fn set_up(&self) -> Result<(), FirecrackerError> {
+    async fn set_up(&self) -> Result<(), StartError> {
         let api = Api::of(self.jail.root());
+        self.answers(&api).await?;
+        api.call(&config::logger(), SETTING).await?;
+        let root = self.jail.root();
+        jail::GIVEN.iter().try_for_each(|dir| jail::close(&root, dir))?;
+        // One that waits makes its guest's socket when it loads the snapshot.
+        if self.launch.mode == StartMode::Boot {
+            for call in config::machine(self.spec()) {
+                api.call(&call, SETTING).await?;
+            }
+            jail::close(&root, jail::SOCKETS)?;
+            api.call(&config::start(), SETTING).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until it listens.
+    async fn answers(&self, api: &Api) -> Result<(), FirecrackerError> {
         let give_up = Instant::now() + READY;
         for look in 0.. {
             let Err(error) = api.info(SETTING).await else { break };
@@ -256,14 +274,6 @@ impl Start<'_> {
                 return Err(error);
             }
             pause(look).await;
-        }
-        let mut calls = vec![config::logger()];
-        if self.launch.mode == StartMode::Boot {
-            calls.extend(config::machine(self.spec()));
-            calls.push(config::start());
-        }
-        for call in &calls {
-            api.call(call, SETTING).await?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use super::record::{CONSOLE_FIFO, VMM_FIFO};
 use super::ring::{Ring, SEGMENT};
 use super::watched::Watched;
 use super::{CONSOLE_LOG, RunningRecord, Supervised, VMM_LOG, WhenDropped, jailed, open};
+use crate::firecracker::jail;
 use crate::process::{self, Handle};
 
 /// Why a VM was not taken over. It goes on as it was.
@@ -64,7 +65,12 @@ pub fn take_over(run_dir: &Path) -> Result<Supervised, TakeOverError> {
         log: resume(run_dir, log, VMM_LOG).map_err(failed(says))?,
         jail: record.jail.clone(),
         told: std::sync::Arc::default(),
-        _locks: Vec::new(),
+        _locks: record
+            .jail
+            .as_ref()
+            .and_then(|jail| jail::lock_data(&jail.root))
+            .into_iter()
+            .collect(),
         vmm: Watched::Adopted { process: record.process.clone(), handle, unit: record.unit() },
         process: record.process,
         when_dropped: WhenDropped::LeaveRunning,
