@@ -297,8 +297,12 @@ impl Machine {
             let killed = self.kill_recorded().await;
             // Whoever started a supervisor may be gone before it has recorded anything: it makes a
             // jail and a VM all the same, which the next look finds.
-            if !self.has_other_supervisor() || Instant::now() > give_up {
+            if !self.has_other_supervisor() {
                 return killed;
+            }
+            if Instant::now() > give_up {
+                killed?;
+                return Err(self.error(Kind::Busy, "a supervisor of it does not end"));
             }
             tokio::time::sleep(SOON).await;
         }

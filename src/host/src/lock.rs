@@ -13,6 +13,9 @@ use crate::file::{Context, FileError};
 
 /// How often a waiting process tries again; `flock` has no wait with a deadline.
 const RETRY: Duration = Duration::from_millis(15);
+/// So often, and so long apart, a lock is tried that somebody may only be looking at.
+const LOOKS: u32 = 2;
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Why a lock was not had.
 #[derive(Debug, thiserror::Error)]
@@ -77,10 +80,17 @@ impl Lock {
         who: &str,
         former: &mut Option<String>,
     ) -> Result<Self, LockError> {
+        let mut looks = 0;
         loop {
             let mut file = open(path)?;
             match file.try_lock() {
                 Ok(()) => {}
+                // Who only looks whether it is held has it for a moment.
+                Err(TryLockError::WouldBlock) if looks < LOOKS => {
+                    looks += 1;
+                    std::thread::sleep(LOOK);
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => {
                     return Err(LockError::Held { holder: read(&mut file) });
                 }

@@ -34,10 +34,13 @@ impl Service {
     /// boot, which takes the tmpfs, and whenever an agent starts. Instances somebody is at are
     /// left to them.
     pub async fn refresh_secrets(&self) -> Vec<Delivered> {
+        // Images first: an instance made after that has one we do not know of.
+        let store = self.secrets_if_any();
+        let images = store.as_ref().map(|store| store.instances()).unwrap_or_default();
         let records = self.records.all_instances();
-        if let (Some(store), true) = (self.secrets_if_any(), records.problems.is_empty()) {
+        if let (Some(store), true) = (store, records.problems.is_empty()) {
             let known = |id| records.records.iter().any(|record| record.instance_id == id);
-            for stray in store.instances().into_iter().filter(|id| !known(*id)) {
+            for stray in images.into_iter().filter(|id| !known(*id)) {
                 if let Err(error) = store.remove(stray) {
                     tracing::warn!(instance = %stray, %error, "cannot remove a stray image");
                 }

@@ -97,7 +97,7 @@ pub async fn serve(
         nudge: Notify::new(),
         stopping: Arc::default(),
     });
-    let looping = tokio::spawn(rounds::run(daemon.clone()));
+    let mut looping = tokio::spawn(rounds::run(daemon.clone()));
     let watchdog = tokio::spawn(keep_watchdog());
     // The host's boot took what was ready for wakes.
     let service = daemon.service.clone();
@@ -106,12 +106,20 @@ pub async fn serve(
     let sweeping = tokio::spawn(crate::stray::watch(sweeping.0, sweeping.1));
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
     tracing::info!(socket = %socket::path(&daemon.service.dirs.run).display(), "agent ready");
-    accept(&daemon, listener, stop).await;
+    let stop = async {
+        tokio::select! {
+            () = stop => Ok(()),
+            ended = &mut looping => Err(ended),
+        }
+    };
+    let stopped = accept(&daemon, listener, stop).await;
     tell(&[NotifyState::Stopping]);
     daemon.stopping.store(true, Ordering::SeqCst);
     daemon.nudge.notify_one();
     let ended = tokio::time::timeout(ENDING, async {
-        let _ = looping.await;
+        if stopped.is_ok() {
+            let _ = looping.await;
+        }
         daemon.operations.all_ended().await;
     });
     if ended.await.is_err() {
@@ -121,21 +129,22 @@ pub async fn serve(
     refreshing.abort();
     sweeping.abort();
     socket::remove(&daemon.service.dirs.run);
-    Ok(())
+    // An agent without rounds is none: whoever started it starts another.
+    stopped.map_err(|_| Error::new(Kind::Failed, "", "the agent's rounds ended by themselves"))
 }
 
 /// Takes connections until `stop` ends; more than the most wait to be taken.
-async fn accept(
+async fn accept<T>(
     daemon: &Arc<Daemon>,
     listener: tokio::net::UnixListener,
-    stop: impl Future<Output = ()>,
-) {
+    stop: impl Future<Output = T>,
+) -> T {
     let mut stop = std::pin::pin!(stop);
     let mut connections = JoinSet::new();
     loop {
         let full = connections.len() >= MOST_CONNECTIONS;
         tokio::select! {
-            () = &mut stop => return,
+            stopped = &mut stop => return stopped,
             _ = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept(), if !full => match accepted {
                 Ok((stream, _)) => {

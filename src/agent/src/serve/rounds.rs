@@ -11,7 +11,7 @@ use mvm_model::record::Millis;
 use super::Daemon;
 use super::watched::{Backoff, Watched};
 use crate::build::SharedSink;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::intent::Document;
 use crate::reconcile::Options;
 use crate::service::now;
@@ -63,13 +63,13 @@ pub async fn run(daemon: Arc<Daemon>) {
         let mut applied = false;
         for file in &mut files {
             let Some(document) = file.take() else { continue };
-            outcome = round(&daemon, Some(document)).await;
+            outcome = guarded(&daemon, Some(document)).await;
             file.applied(&outcome);
             applied = true;
         }
         // The records are made true also when no file says anything.
         if !applied {
-            outcome = round(&daemon, None).await;
+            outcome = guarded(&daemon, None).await;
         }
         let problems: Vec<_> = files.iter().filter_map(|file| file.problem.clone()).collect();
         let unapplied = (!problems.is_empty()).then(|| problems.join("; "));
@@ -94,6 +94,18 @@ fn watched(daemon: &Daemon) -> Vec<Watched> {
         of(&options.desired, DocumentForm::DesiredState),
     ];
     files.into_iter().flatten().collect()
+}
+
+/// A panic ends this round, not the ones after it.
+async fn guarded(daemon: &Arc<Daemon>, document: Option<Document>) -> Result<Report> {
+    let round = tokio::spawn({
+        let daemon = daemon.clone();
+        async move { round(&daemon, document).await }
+    });
+    round.await.unwrap_or_else(|error| {
+        let text = "the round broke off: a fault of mvm's own";
+        Err(Error::new(Kind::Failed, "", text).because(error.to_string()))
+    })
 }
 
 async fn round(daemon: &Daemon, document: Option<Document>) -> Result<Report> {

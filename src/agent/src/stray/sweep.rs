@@ -41,8 +41,17 @@ impl Memory {
 pub(crate) async fn watch(service: Service, stopping: Arc<AtomicBool>) {
     let mut memory = Memory::default();
     while !stopping.load(Ordering::SeqCst) {
-        if let Err(error) = service.sweep(&mut memory).await {
-            tracing::warn!(error = error.chain(), "cannot look for what nothing needs");
+        // A panic ends this look, not the next ones.
+        let (service, mut seen) = (service.clone(), std::mem::take(&mut memory));
+        let look = tokio::spawn(async move { (service.sweep(&mut seen).await, seen) });
+        match look.await {
+            Ok((outcome, seen)) => {
+                memory = seen;
+                if let Err(error) = outcome {
+                    tracing::warn!(error = error.chain(), "cannot look for what nothing needs");
+                }
+            }
+            Err(error) => tracing::error!(%error, "looking for what nothing needs failed"),
         }
         tokio::time::sleep(EVERY).await;
     }
