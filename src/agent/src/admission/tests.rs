@@ -1,9 +1,12 @@
 use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use proptest::prelude::*;
 
+use super::door::SWEEP;
 use super::*;
 
 fn ticket(order: u64, tenant: &str) -> Ticket {
