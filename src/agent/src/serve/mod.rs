@@ -98,7 +98,7 @@ pub async fn serve(
         stopping: Arc::default(),
     });
     let mut looping = tokio::spawn(rounds::run(daemon.clone()));
-    let watchdog = tokio::spawn(keep_watchdog());
+    let watchdog = tokio::spawn(keep_watchdog(daemon.clone()));
     // The host's boot took what was ready for wakes.
     let service = daemon.service.clone();
     let refreshing = tokio::spawn(async move { drop(service.refresh_secrets().await) });
@@ -160,10 +160,10 @@ async fn accept<T>(
     }
 }
 
-/// Tells systemd, if it started us, that this process still answers.
-async fn keep_watchdog() {
+/// Tells systemd, if it started us, that this process still answers and its rounds go on.
+async fn keep_watchdog(daemon: Arc<Daemon>) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    loop {
+    while !daemon.rounds.are_stuck() {
         tell(&[NotifyState::Watchdog]);
         tokio::time::sleep(limit / 3).await;
     }

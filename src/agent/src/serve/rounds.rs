@@ -18,11 +18,15 @@ use crate::service::now;
 
 /// How often the watched files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// No round lasts so long: every wait in it has an end, and each of its builds has four hours.
+const STUCK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the loop last did.
 #[derive(Default)]
 pub struct Rounds {
     last: Mutex<Round>,
+    /// When the one that is under way began.
+    began: Mutex<Option<Instant>>,
 }
 
 /// A round.
@@ -42,6 +46,16 @@ impl Rounds {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether one is under way that will not end.
+    pub fn are_stuck(&self) -> bool {
+        let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        began.is_some_and(|began| began.elapsed() > STUCK)
+    }
+
+    fn is_under_way(&self, began: Option<Instant>) {
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = began;
+    }
+
     fn ended(&self, outcome: Result<Report>, unapplied: Option<String>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.at = Some(now());
@@ -59,6 +73,7 @@ pub async fn run(daemon: Arc<Daemon>) {
     // interval is over.
     let mut unmet = Backoff::default();
     while !daemon.stopping.load(Ordering::SeqCst) {
+        daemon.rounds.is_under_way(Some(Instant::now()));
         let mut outcome = Ok(Report::default());
         let mut applied = false;
         for file in &mut files {
@@ -82,6 +97,7 @@ pub async fn run(daemon: Arc<Daemon>) {
         unmet.note(converged, Instant::now());
         let due = outcome.as_ref().ok().and_then(|report| report.next_due);
         daemon.rounds.ended(outcome, unapplied);
+        daemon.rounds.is_under_way(None);
         wait(&daemon, &files, unmet.due(), due).await;
     }
 }
