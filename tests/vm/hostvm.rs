@@ -5,6 +5,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "hostvm/confined.rs"]
+mod confined;
 #[path = "hostvm/firecracker.rs"]
 mod firecracker;
 #[path = "../common/hostvm/mod.rs"]
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
             ("a_directory_is_all_bootstrap_takes", product::a_directory_is_all_bootstrap_takes),
             ("a_jailed_vm_is_a_unit", firecracker::a_jailed_vm_is_a_unit),
             ("an_instance_runs_as_a_unit", instance::an_instance_runs_as_a_unit),
-            ("every_thread_of_the_vmm_is_confined", instance::every_thread_of_the_vmm_is_confined),
+            ("every_thread_of_the_vmm_is_confined", confined::every_thread_of_the_vmm_is_confined),
             (
                 "a_paused_guest_answers_after_its_resume",
                 instance::a_paused_guest_answers_after_its_resume,
