@@ -336,6 +336,8 @@ async fn a_vm_outlives_its_supervisor_and_is_taken_over() {
     assert_eq!(report, Report::Started(vm.process.clone()));
     let running = RunningRecord::load(&spec.run_dir).unwrap().unwrap();
     assert_eq!(running.supervisor.pid, next.id());
+    let thief = VmSpec { drives: spec.drives.clone(), ..bench.spec() };
+    assert_eq!(bench.launch(&thief, StartMode::Boot).err().unwrap().kind, "drive-in-use");
     process::kill(&vm.process, DEADLINE).await.unwrap();
     next.wait().unwrap();
     assert!(ExitRecord::load(&spec.run_dir).unwrap().is_some());

@@ -18,7 +18,7 @@ mod tun {
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(|word| word.to_str()) {
-        Some("confine") => confine::main(args),
+        Some("confine") => confine::main(),
         Some("shim") => shim(),
         Some("take-over") => take_over(args.next()),
         _ => ExitCode::from(2),

@@ -13,8 +13,7 @@ use crate::command::bench::{burst, fleet};
 
 /// Becomes a VMM if that is what was asked for: before all else, because a wake waits for it.
 pub fn confine() -> Option<ExitCode> {
-    let mut args = std::env::args_os().skip(1);
-    (args.next()? == shim::CONFINE).then(|| confine::main(args))
+    (std::env::args_os().nth(1)? == shim::CONFINE).then(confine::main)
 }
 
 /// Runs a hidden half if that is what was asked for.

@@ -16,7 +16,7 @@
 //!
 //! # For the `mvm` binary
 //! Two hidden subcommands, both dispatched before any thread exists:
-//! - `__confine JSON`: `return confine::main(args)`.
+//! - `__confine`: `return confine::main()`.
 //! - `__shim`, in a session of its own: read a [`Launch`] from stdin, open the tap, then
 //!   [`supervisor::start`]`(&launch, tap, &Trampoline::this_program("__confine"))`; send a
 //!   [`Report`] on stdout and close it; [`Supervised::wait`]. Ends after the VM.

@@ -2,7 +2,7 @@
 //! its caller.
 //!
 //! ```text
-//! own session · no descriptors but stdin, stdout, stderr · no core dumps
+//! own session · no descriptors but stdin, stdout, stderr (the log) · no core dumps
 //! own mount namespace, and in it what cannot be linked into the jail (the secrets)
 //! bounding set: what the jailer needs · no new privileges
 //! ── exec ──▶ jailer: chroot, devices, limits, pid namespace, uid ── exec ──▶ firecracker
@@ -11,8 +11,11 @@
 //! The mounts exist for the VMM alone and end with it: nobody has to clean up after them.
 
 use std::convert::Infallible;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
@@ -29,6 +32,8 @@ const NEEDED: u64 = 1 << 0 | 1 << 1 | 1 << 6 | 1 << 7 | 1 << 18 | 1 << 21 | 1 <<
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Jailer {
+    /// A fifo with a reader: what the jailer and its VMM say.
+    pub(crate) log: PathBuf,
     /// Files mounted onto files of the jail.
     pub(crate) binds: Vec<Bind>,
     /// The jailer.
@@ -39,6 +44,8 @@ pub(crate) struct Jailer {
 
 pub(super) fn become_jailer(plan: &Jailer) -> Result<Infallible, ConfineError> {
     detach(3)?;
+    let log = OpenOptions::new().write(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(&plan.log);
+    step("say the rest there", nix::unistd::dup2_stderr(step("open the log", log)?))?;
     limit(&[])?;
     step("leave the host's mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
     let none: Option<&Path> = None;

@@ -2,14 +2,14 @@
 //! itself and then becomes the VMM.
 //!
 //! ```text
-//! shim ── fork/exec ──▶ mvm __confine '<Confinement as JSON>'
+//! shim ── fork/exec ──▶ mvm __confine
+//!      ── Plan as JSON ─▶ stdin; one that hears none ends
 //!                         own session · only the listed descriptors
 //!                         no core dumps · few processes and files
 //!                         own net, ipc, uts and mount namespaces
 //!                         root = a tmpfs with read-only /usr, kernel, initrd (and /dev/kvm)
 //!                         bounding set empty · no groups · the VM's own uid
 //!                         no capabilities · no new privileges
-//!      ── one byte ──▶  it is written down who this is
 //!                       ── exec ──▶ qemu (adds its seccomp filter)
 //! ```
 //!
@@ -25,8 +25,9 @@ mod root;
 mod sys;
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsString};
-use std::io;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -43,8 +44,8 @@ pub(crate) use root::{Bind, Device, SYSTEM_DIRS};
 /// Exit code of a trampoline that could not confine itself.
 pub const FAILED: u8 = 126;
 
-/// What a supervisor says on stdin: become the VMM.
-pub(crate) const GO: u8 = b'1';
+/// More than any plan has, bytes.
+const MAX_PLAN: u64 = 1 << 20;
 
 /// Descriptors a VMM may open beyond those it is given: TCG and the block layer need few.
 const MAX_FILES: u64 = 1024;
@@ -86,9 +87,9 @@ pub struct Confinement {
 /// Why the child could not become the VMM.
 #[derive(Debug, thiserror::Error)]
 enum ConfineError {
-    #[error("usage: __confine <confinement as JSON>")]
-    Usage,
-    #[error("failed to read the confinement")]
+    #[error("whoever started it ended before it said what to become")]
+    Abandoned,
+    #[error("failed to read the plan")]
     Parse(#[source] serde_json::Error),
     #[error("refused to run a VMM as root")]
     Root,
@@ -105,10 +106,10 @@ fn step<T, E: Into<io::Error>>(doing: &str, result: Result<T, E>) -> Result<T, C
     result.map_err(|error| ConfineError::Step { doing: doing.to_owned(), source: error.into() })
 }
 
-/// Entry of the hidden subcommand: confines this process as its one argument says and becomes
+/// Entry of the hidden subcommand: confines this process as the plan on stdin says and becomes
 /// the VMM. Returns only when that failed; the reason is on stderr.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Err(error) = run(args);
+pub fn main() -> ExitCode {
+    let Err(error) = run();
     let mut line = format!("mvm confine: {error}");
     let mut cause = std::error::Error::source(&error);
     while let Some(inner) = cause {
@@ -120,12 +121,23 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-fn run(args: impl IntoIterator<Item = OsString>) -> Result<Infallible, ConfineError> {
-    let mut args = args.into_iter();
-    let (Some(json), None) = (args.next(), args.next()) else { return Err(ConfineError::Usage) };
-    match serde_json::from_slice(json.as_bytes()).map_err(ConfineError::Parse)? {
+fn run() -> Result<Infallible, ConfineError> {
+    let plan = read_plan(io::stdin())?;
+    // Some VMMs read their console from stdin.
+    let nothing = step("open /dev/null", File::open("/dev/null"))?;
+    step("leave the plan's pipe", nix::unistd::dup2_stdin(nothing))?;
+    match plan {
         Plan::Vmm(plan) => become_vmm(plan),
         Plan::Jailer(plan) => jailer::become_jailer(&plan),
+    }
+}
+
+fn read_plan(from: impl Read) -> Result<Plan, ConfineError> {
+    let mut text = Vec::new();
+    step("hear the plan", from.take(MAX_PLAN).read_to_end(&mut text))?;
+    match text.is_empty() {
+        true => Err(ConfineError::Abandoned),
+        false => serde_json::from_slice(&text).map_err(ConfineError::Parse),
     }
 }
 
@@ -140,15 +152,7 @@ fn become_vmm(plan: Confinement) -> Result<Infallible, ConfineError> {
     root::enter(&plan)?;
     umask(Mode::from_bits_truncate(0o077));
     become_nobody(&plan)?;
-    hear(io::stdin())?;
     exec(&plan.program, &plan.args)
-}
-
-/// Waits for the word of a supervisor that has recorded this process; one that was killed before
-/// says nothing more.
-fn hear(mut supervisor: impl io::Read) -> Result<(), ConfineError> {
-    let mut word = [0];
-    step("hear that it is recorded", supervisor.read_exact(&mut word))
 }
 
 /// Not the PID namespace: it would need a second process between supervisor and VMM, and with

@@ -112,9 +112,14 @@ impl Jail {
         Ok(binds)
     }
 
-    /// Makes the fifo Firecracker logs to; returns its two ends.
+    /// The fifo Firecracker logs to.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.root().join(config::LOG.trim_start_matches('/'))
+    }
+
+    /// Makes that fifo; returns its two ends.
     pub(crate) fn log(&self, spec: &VmSpec) -> Result<(OwnedFd, OwnedFd), JailError> {
-        let path = log_fifo(&self.root());
+        let path = self.log_path();
         let make = || {
             mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)?;
             chown(&path, Some(Uid::from_raw(spec.uid)), Some(Gid::from_raw(spec.gid)))?;
@@ -167,11 +172,6 @@ pub(crate) fn close(root: &Path, dir: &str) -> Result<(), JailError> {
         dir.set_permissions(fs::Permissions::from_mode(0o750))
     };
     close().map_err(at("close", &path))
-}
-
-/// The fifo of a jail's log.
-fn log_fifo(root: &Path) -> PathBuf {
-    root.join(config::LOG.trim_start_matches('/'))
 }
 
 /// The reading end of a jail's log.

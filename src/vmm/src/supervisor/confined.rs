@@ -1,31 +1,24 @@
 //! A VMM confined by our own trampoline: QEMU.
 //!
-//! ```text
-//! supervisor ── fork ──▶ trampoline: takes everything away from itself ─┐
-//!     │ vmm.json: who it is, durably                                    │ waits on stdin
-//!     └─ one byte ─────────────────────────────────────────────────────▶└ exec ──▶ qemu
-//! ```
-//!
-//! The trampoline goes on only with the word that it is written down: a supervisor that is killed
-//! before that leaves no VM nobody knows of.
+//! It is told what to become once it is written down who it is, durably: a supervisor that is
+//! killed before that leaves no VM nobody knows of.
 
-use std::io::{self, PipeWriter, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_fds::CommandFdExt;
 use mvm_model::Digest;
 use mvm_model::failpoint::{self, Effect};
 use mvm_model::vm::{Accel, Vmm};
 
 use super::record::VMM_FIFO;
+use super::trampoline::{Saying, Waiting};
 use super::watched::Watched;
 use super::{CONSOLE_LOG, ExitKind, Launch, RunningRecord, StartError, Supervised, Trampoline};
 use super::{READY, VMM_LOG, WhenDropped, drain, open};
-use crate::confine::{self, Bind, Confinement, Device, Plan};
+use crate::confine::{Bind, Confinement, Device, Plan};
 use crate::qemu::{self, Fds, INITRD, KERNEL, QemuBinary};
 use crate::spec::StartMode;
 
@@ -40,45 +33,28 @@ pub(super) async fn start(
 ) -> Result<Supervised, StartError> {
     // Of the files as they are before they are opened.
     let fingerprint = launch.fingerprint();
-    let (mut supervised, word) = spawn(launch, qemu, tap, trampoline)?;
-    if let Err(source) = supervised.record(launch, fingerprint) {
+    let plan = Plan::Vmm(confinement(launch, qemu));
+    let (mut supervised, trampoline) = spawn(launch, tap, trampoline)?;
+    let recorded = supervised.record(launch, fingerprint);
+    if let Err(source) = recorded.and_then(|()| trampoline.say(&plan)) {
         supervised.kill().await;
         return Err(StartError::Record(source));
     }
-    say(word);
     supervised.wait_ready().await?;
     Ok(supervised)
 }
 
 fn spawn(
     launch: &Launch,
-    qemu: &QemuBinary,
     tap: Option<OwnedFd>,
     trampoline: &Trampoline,
-) -> Result<(Supervised, PipeWriter), StartError> {
+) -> Result<(Supervised, Saying), StartError> {
     let spec = &launch.spec;
     let opened = open::open(spec, tap)?;
-    let (stdin, word) = io::pipe().map_err(StartError::Pipe)?;
     let (log, log_end) = open::fifo(&spec.run_dir, VMM_FIFO)?;
-    let log_twin = log_end.try_clone().map_err(StartError::Pipe)?;
-    let confinement = serde_json::to_string(&Plan::Vmm(confinement(launch, qemu)))
-        .map_err(|error| StartError::Pipe(error.into()))?;
-    let mut command = Command::new(&trampoline.program);
-    command
-        .args(&trampoline.args)
-        .arg(confinement)
-        .env_clear()
-        .current_dir("/")
-        .stdin(stdin)
-        .stdout(log_end)
-        .stderr(log_twin)
-        .fd_mappings(opened.mappings)
-        .map_err(|error| StartError::Pipe(io::Error::other(error)))?;
-    let failed = |source| StartError::Spawn { program: trampoline.program.clone(), source };
+    let failed = |source| trampoline.failed(source);
     failpoint::before(Effect::StartVmm).map_err(failed)?;
-    // The command owns the child's descriptors; it is dropped here, so that they are the VMM's
-    // alone and its pipes end with it.
-    let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
+    let Waiting { child, plan } = trampoline.start(log_end, opened.mappings)?;
     let process = child
         .id()
         .ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -95,12 +71,7 @@ fn spawn(
         told: Arc::default(),
         _locks: Vec::new(),
     };
-    Ok((supervised, word))
-}
-
-/// Has the trampoline become the VMM; without it, it ends with us. One that is gone has said why.
-fn say(mut word: PipeWriter) {
-    let _ = word.write_all(&[confine::GO]);
+    Ok((supervised, plan))
 }
 
 fn confinement(launch: &Launch, qemu: &QemuBinary) -> Confinement {

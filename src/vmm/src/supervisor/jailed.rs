@@ -11,7 +11,6 @@
 //! The VMM is not our child, because its jailer ends; its end is seen by pidfd.
 
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mvm_model::failpoint::{self, Effect};
@@ -31,6 +30,7 @@ use crate::firecracker::{Binaries, FirecrackerError, config, contain};
 use crate::placement::{Limits, Placement};
 use crate::process::{self, Handle};
 use crate::spec::{Access, StartMode, VmSpec};
+use crate::supervisor::trampoline::Waiting;
 use crate::supervisor::watched::Watched;
 
 /// How long one setting may take.
@@ -65,13 +65,16 @@ pub(super) async fn start(
     trampoline: &Trampoline,
 ) -> Result<Supervised, StartError> {
     let spec = &launch.spec;
+    let (console, console_end) = open::fifo(&spec.run_dir, CONSOLE_FIFO)?;
+    // It comes up while its jail is made.
+    let waiting = trampoline.start(console_end, Vec::new())?;
     jail::remove_jails(&jailed.jails, spec.instance)?;
     let locks = lock_drives(spec)?;
     // Of the files as they are before they are shown to it.
     let fingerprint = launch.fingerprint();
     let (jail, binds) = Jail::prepare(&jailed.jails, spec)?;
-    let started =
-        Start { launch, jailed, jail: &jail, fingerprint }.run(binds, trampoline, locks).await;
+    let start = Start { launch, jailed, jail: &jail, fingerprint };
+    let started = start.run(binds, waiting, console, locks).await;
     if started.is_err() {
         // Its error is the one that matters; the next start removes what stays.
         let _ = jail::remove_jails(&jailed.jails, spec.instance);
@@ -100,14 +103,15 @@ impl Start<'_> {
     async fn run(
         &self,
         binds: Vec<Bind>,
-        trampoline: &Trampoline,
+        waiting: Waiting,
+        console: OwnedFd,
         locks: Vec<OwnedFd>,
     ) -> Result<Supervised, StartError> {
-        let (console, console_end) = open::fifo(&self.spec().run_dir, CONSOLE_FIFO)?;
-        let (log, log_end) = self.jail.log(self.spec())?;
+        // Open until the jailer has it: a fifo without a writer is at its end.
+        let (log, _log_end) = self.jail.log(self.spec())?;
         let console = super::drain(self.spec(), CONSOLE_LOG, console)?;
         let log = super::drain(self.spec(), VMM_LOG, log)?;
-        let process = match self.jailer(binds, trampoline, console_end, log_end).await {
+        let process = match self.jailer(binds, waiting).await {
             Ok(process) => process,
             Err(Failed::Start(error)) => return Err(error),
             Err(Failed::Ended(how)) => {
@@ -141,26 +145,16 @@ impl Start<'_> {
     }
 
     /// Runs the jailer to its end; what is left is the VMM.
-    async fn jailer(
-        &self,
-        binds: Vec<Bind>,
-        trampoline: &Trampoline,
-        console: OwnedFd,
-        log: OwnedFd,
-    ) -> Result<ProcessId, Failed> {
+    async fn jailer(&self, binds: Vec<Bind>, waiting: Waiting) -> Result<ProcessId, Failed> {
         let plan = Plan::Jailer(Jailer {
+            log: self.jail.log_path(),
             binds,
             program: self.jailed.binaries.jailer.clone(),
             args: self.jailer_args(),
         });
-        let plan = serde_json::to_string(&plan).map_err(|error| self.spawn_error(error.into()))?;
-        let mut command = Command::new(&trampoline.program);
-        command.args(&trampoline.args).arg(plan).env_clear().current_dir("/");
-        command.stdin(Stdio::null()).stdout(console).stderr(log);
+        let Waiting { mut child, plan: trampoline } = waiting;
         failpoint::before(Effect::StartVmm).map_err(|source| self.spawn_error(source))?;
-        // Dropped here: the VMM's ends of its pipes are then its own alone.
-        let child = tokio::process::Command::from(command).spawn();
-        let mut child = child.map_err(|source| self.spawn_error(source))?;
+        trampoline.say(&plan).map_err(|source| self.spawn_error(source))?;
         let ended = tokio::time::timeout(JAILER, child.wait()).await;
         let Ok(ended) = ended else {
             let _ = child.kill().await;

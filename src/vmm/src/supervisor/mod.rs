@@ -23,10 +23,10 @@ mod record;
 mod report;
 pub mod ring;
 mod takeover;
+mod trampoline;
 mod watched;
 mod words;
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -45,6 +45,7 @@ pub use jailed::Jailed;
 pub use record::{CONSOLE_LOG, ExitKind, ExitRecord, JailRecord, PID_FILE, RunningRecord, VMM_LOG};
 pub use report::{Failure, Report};
 pub use takeover::{TakeOverError, take_over};
+pub use trampoline::Trampoline;
 use words::last_lines_of;
 pub use words::{GuestEnd, keep_only_logs};
 
@@ -119,23 +120,6 @@ impl Program {
             Self::Qemu(qemu) => qemu.version.clone(),
             Self::Firecracker(jailed) => jailed.binaries.build(),
         }
-    }
-}
-
-/// How this program is called to become a confined VMM: [`confine::main`](crate::confine::main)
-/// must run with exactly one further argument.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trampoline {
-    /// The program.
-    pub program: PathBuf,
-    /// Arguments before the confinement.
-    pub args: Vec<OsString>,
-}
-
-impl Trampoline {
-    /// This very program with a hidden subcommand, also when its file was replaced meanwhile.
-    pub fn this_program(subcommand: &str) -> Self {
-        Self { program: "/proc/self/exe".into(), args: vec![subcommand.into()] }
     }
 }
 

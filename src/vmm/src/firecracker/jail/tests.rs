@@ -71,10 +71,10 @@ fn a_link_a_vm_laid_leads_nowhere() {
     symlink(dir.path().join("pid"), jail.root().join("firecracker.pid")).unwrap();
     assert!(jail.pid().is_err());
     mkfifo(&dir.path().join("fifo"), Mode::S_IRUSR).unwrap();
-    symlink(dir.path().join("fifo"), log_fifo(&jail.root())).unwrap();
+    symlink(dir.path().join("fifo"), jail.log_path()).unwrap();
     assert!(read_log(&jail.root()).is_err());
-    fs::remove_file(log_fifo(&jail.root())).unwrap();
-    fs::write(log_fifo(&jail.root()), "").unwrap();
+    fs::remove_file(jail.log_path()).unwrap();
+    fs::write(jail.log_path(), "").unwrap();
     assert!(read_log(&jail.root()).is_err(), "a file is no fifo");
 }
 
