@@ -30,6 +30,8 @@ mod left;
 mod places;
 #[path = "failpoints/tries.rs"]
 mod tries;
+#[path = "failpoints/twice.rs"]
+mod twice;
 #[path = "failpoints/witness.rs"]
 mod witness;
 
@@ -52,6 +54,7 @@ const ALONE: [&str; 1] = ["guests"];
 const SLEEPERS: &[Scenario<Fake>] = &[
     ("sleep_and_wake", cycles::sleep_and_wake),
     ("pause_and_resume", cycles::pause_and_resume),
+    ("settled_at_last", twice::settled_at_last),
     ("start_and_stop", cycles::start_and_stop),
     ("tenants", cycles::tenants),
 ];

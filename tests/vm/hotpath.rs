@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             ("what_ends_an_instance_ends_what_waits", ahead::what_ends_an_instance_ends_what_waits),
             ("many_wakes_of_one_are_one", together::many_wakes_of_one_are_one),
             ("a_wake_calls_a_sleep_off", together::a_wake_calls_a_sleep_off),
+            ("one_that_stays_paused_goes_on_later", together::one_that_stays_paused_goes_on_later),
             (
                 "a_burst_of_one_delays_the_other_once",
                 together::a_burst_of_one_delays_the_other_once,

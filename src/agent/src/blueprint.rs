@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use mvm_host::facts::Facts;
+use mvm_host::file::FileError;
 use mvm_host::image::BootFiles;
 use mvm_host::secrets::Secrets;
 use mvm_model::image::Manifest;
@@ -59,9 +60,12 @@ pub fn spec_hash(record: &InstanceRecord) -> Digest {
 }
 
 /// Where a snapshot taken now on this VMM can be resumed.
-pub fn platform(vmm: &Vmm) -> Platform {
-    let facts = Facts::read();
-    Platform {
+///
+/// # Errors
+/// When this host does not say what it is.
+pub fn platform(vmm: &Vmm) -> Result<Platform, FileError> {
+    let facts = Facts::all()?;
+    Ok(Platform {
         vmm: vmm.clone(),
         machine: match (vmm.kind, facts.arch.as_str()) {
             (VmmKind::Firecracker, _) => "mmio".into(),
@@ -71,7 +75,7 @@ pub fn platform(vmm: &Vmm) -> Platform {
         cpu_class: facts.cpu_class,
         host_kernel: facts.kernel,
         arch: facts.arch,
-    }
+    })
 }
 
 impl Blueprint {

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! MVM_FAILPOINT=<what>@<process>/<failpoint>#<n>   at the n-th time this process comes there:
-//!                                                  error, panic, kill (-9) or hold (SIGSTOP)
+//!                                                  error, panic, kill (-9) or hold (SIGSTOP);
+//!                                                  several with a comma between them
 //! MVM_FAILPOINT_LOG=<file>                         a line for each failpoint a process comes to
 //! ```
 //!
@@ -81,7 +82,7 @@ mod armed {
 
     struct State {
         process: &'static str,
-        armed: Option<Armed>,
+        armed: Vec<Armed>,
         log: Option<std::path::PathBuf>,
         times: Mutex<BTreeMap<Failpoint, u32>>,
     }
@@ -95,8 +96,12 @@ mod armed {
         if point.is_none() && log.is_none() {
             return;
         }
+        let point = point.unwrap_or_default();
         let armed = point
-            .map(|text| parse(&text).unwrap_or_else(|| panic!("{POINT}={text} is not understood")));
+            .split(',')
+            .filter(|text| !text.is_empty())
+            .map(|text| parse(text).unwrap_or_else(|| panic!("{POINT}={text} is not understood")));
+        let armed = armed.collect();
         let state = State { process, armed, log, times: Mutex::default() };
         if STATE.set(state).is_ok() {
             failpoint::install(come_to);
@@ -136,7 +141,7 @@ mod armed {
         let is_here = |armed: &&Armed| {
             armed.process == state.process && armed.failpoint == failpoint && armed.time == time
         };
-        match state.armed.as_ref().filter(is_here) {
+        match state.armed.iter().find(is_here) {
             None => {
                 state.note(&line);
                 Ok(())

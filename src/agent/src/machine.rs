@@ -414,6 +414,11 @@ impl Classify for JailError {
 
 impl Classify for RestoreError {
     fn classify(&self) -> (Kind, Option<String>) {
-        (Kind::Failed, None)
+        match self {
+            // Nothing else says anything about the snapshot: a wake decides by this.
+            _ if self.is_of_the_snapshot() => (Kind::Corrupt, None),
+            Self::Deadline(_) => (Kind::Timeout, None),
+            _ => (Kind::Failed, None),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Facts about this host, read fresh when asked.
 
+use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,16 +33,28 @@ pub struct Facts {
 impl Facts {
     /// Reads them from `/proc`. What cannot be read is empty and equals nothing that was recorded.
     pub fn read() -> Self {
-        let text = |path| fs::read_to_string(path).unwrap_or_default();
-        let cpuinfo = text("/proc/cpuinfo");
-        Self {
+        let text = |path| Ok(fs::read_to_string(path).unwrap_or_default());
+        let Ok(facts) = Self::gather(text) as Result<_, Infallible>;
+        facts
+    }
+
+    /// The same, for what is decided by them and cannot be taken back.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn all() -> Result<Self, FileError> {
+        Self::gather(|path| fs::read_to_string(path).doing("read", Path::new(path)))
+    }
+
+    fn gather<E>(text: impl Fn(&'static str) -> Result<String, E>) -> Result<Self, E> {
+        Ok(Self {
             arch: std::env::consts::ARCH.to_owned(),
-            kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
-            boot_id: text("/proc/sys/kernel/random/boot_id").trim().to_owned(),
-            cpu_class: cpu_class(&cpuinfo),
+            kernel: text("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            boot_id: text("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+            cpu_class: cpu_class(&text("/proc/cpuinfo")?),
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
-            mem_mib: total_mib(&text("/proc/meminfo")),
-        }
+            mem_mib: total_mib(&text("/proc/meminfo")?),
+        })
     }
 }
 
@@ -131,5 +144,6 @@ mod tests {
     fn this_machine_has_facts() {
         let facts = Facts::read();
         assert!(facts.mem_mib > 0 && facts.cpus > 0 && !facts.boot_id.is_empty());
+        assert_eq!(Facts::all().unwrap(), facts);
     }
 }

@@ -1,17 +1,19 @@
 //! An instance's snapshots on disk.
 //!
 //! ```text
-//! snapshots/7.tmp/            being written; whatever a crash leaves here is worth nothing
+//! snapshots/7.tmp/            being written or removed; what a crash leaves here is worth nothing
 //! snapshots/7/memory          what the VMM wrote; with Firecracker also
 //! snapshots/7/devices
 //! snapshots/7/manifest.json   what it is, where and with what it may be resumed
 //! snapshots/7/consumed        it was resumed: never again
 //! ```
 //!
-//! The rename of `7.tmp` to `7`, synced, is the moment a snapshot exists. The consumed mark is
-//! synced before the VM executes its first instruction.
+//! The rename of `7.tmp` to `7`, synced, is the moment a snapshot exists, and that of `7` to
+//! `7.tmp` the moment it does so no more: nobody ever finds one without its mark or its memory that
+//! is half removed. The consumed mark is synced before the VM executes its first instruction.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use mvm_model::Digest;
@@ -20,10 +22,45 @@ use mvm_model::snapshot::{FileStamp, Manifest, Unusable};
 
 use crate::file::{self, Context, FileError};
 
+/// The end of what is no snapshot yet, or no more.
+const DRAFT: &str = ".tmp";
+
 /// The snapshots of one instance.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
     dir: PathBuf,
+}
+
+/// What there is of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// No snapshot: it was never complete, or it is gone.
+    Nothing,
+    /// A complete one that nobody resumed.
+    Whole,
+    /// One that was resumed.
+    Used,
+}
+
+/// Why a snapshot is not known to be good.
+#[derive(Debug, thiserror::Error)]
+pub enum Unproven {
+    /// It must not be resumed, now or later.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+    /// The host could not look, which says nothing about it.
+    #[error(transparent)]
+    Unread(#[from] FileError),
+}
+
+impl Unproven {
+    /// What is missing is incomplete. Anything else that keeps us from reading is this host's.
+    fn reading(what: &'static str) -> impl Fn(FileError) -> Self {
+        move |error| match error.is_missing() {
+            true => Unusable::Incomplete(format!("its {what} is gone")).into(),
+            false => error.into(),
+        }
+    }
 }
 
 /// A snapshot being written.
@@ -54,7 +91,7 @@ impl Snapshots {
     /// # Errors
     /// When it cannot be created.
     pub fn draft(&self, generation: u64) -> Result<Draft, FileError> {
-        let dir = self.dir.join(format!("{generation}.tmp"));
+        let dir = self.dir.join(format!("{generation}{DRAFT}"));
         file::remove_dir(&dir)?;
         file::create_dir(&dir)?;
         Ok(Draft { generation, dir })
@@ -70,6 +107,23 @@ impl Snapshots {
         self.path(generation).join("consumed").try_exists().unwrap_or(true)
     }
 
+    /// What there is of a generation, for whoever decides by it what becomes of a VM.
+    ///
+    /// # Errors
+    /// When it cannot be looked at: nothing may be concluded then.
+    pub fn held(&self, generation: u64) -> Result<Held, FileError> {
+        let dir = self.path(generation);
+        let has = |name| {
+            let path = dir.join(name);
+            path.try_exists().doing("look for", &path)
+        };
+        Ok(match (has("manifest.json")? && has("memory")?, has("consumed")?) {
+            (_, true) => Held::Used,
+            (true, false) => Held::Whole,
+            (false, false) => Held::Nothing,
+        })
+    }
+
     /// Marks a generation as resumed, durably.
     ///
     /// # Errors
@@ -82,19 +136,29 @@ impl Snapshots {
         failpoint::after(Effect::MarkSnapshot).doing("write", &mark)
     }
 
+    /// Takes a mark back that was or was not made, durably. Only for whoever made it, while they
+    /// hold the instance and no VM of it has executed or ever will: the one it was made for is
+    /// gone.
+    ///
+    /// # Errors
+    /// When the mark may still be there: then the snapshot is spent.
+    pub fn unmark(&self, generation: u64) -> Result<(), FileError> {
+        file::remove_file(&self.path(generation).join("consumed"))?;
+        file::sync_dir(&self.path(generation))
+    }
+
     /// Reads a generation's manifest.
     ///
     /// # Errors
-    /// When it is missing or no manifest.
-    pub fn manifest(&self, generation: u64) -> Result<Manifest, Unusable> {
+    /// [`Unproven::Unusable`] when it is missing or no manifest.
+    pub fn manifest(&self, generation: u64) -> Result<Manifest, Unproven> {
         let path = self.path(generation).join("manifest.json");
-        let bytes =
-            fs::read(&path).map_err(|error| Unusable::Incomplete(format!("manifest: {error}")))?;
+        let bytes = fs::read(&path).doing("read", &path).map_err(Unproven::reading("manifest"))?;
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|error| Unusable::Incomplete(format!("manifest: {error}")))?;
         match manifest.generation == generation {
             true => Ok(manifest),
-            false => Err(Unusable::Incomplete("the manifest is of another generation".into())),
+            false => Err(Unusable::Incomplete("the manifest is of another generation".into()))?,
         }
     }
 
@@ -102,8 +166,8 @@ impl Snapshots {
     /// again when a stamp differs (a restored backup, or a wake that did not come about).
     ///
     /// # Errors
-    /// When it is missing, truncated or changed.
-    pub fn prove_memory(&self, manifest: &Manifest) -> Result<(), Unusable> {
+    /// [`Unproven::Unusable`] when it is missing, truncated or changed.
+    pub fn prove_memory(&self, manifest: &Manifest) -> Result<(), Unproven> {
         let dir = self.path(manifest.generation);
         prove(&dir.join("memory"), &manifest.memory, &manifest.memory_digest)?;
         match &manifest.devices {
@@ -112,7 +176,8 @@ impl Snapshots {
         }
     }
 
-    /// Removes everything but `keep`, complete or not, durably.
+    /// Removes everything but `keep`, complete or not, durably. What has begun to go is no
+    /// snapshot any more, also when this is cut short.
     ///
     /// # Errors
     /// When something stays.
@@ -121,8 +186,8 @@ impl Snapshots {
         self.remove_where(|name| Some(name) != kept.as_deref())
     }
 
-    /// Removes what is worth nothing beside the generation a record names: drafts, and
-    /// generations that were used.
+    /// Removes what is worth nothing beside the generation a record names: drafts, what is half
+    /// removed, and generations that were used.
     ///
     /// # Errors
     /// When something stays.
@@ -130,23 +195,46 @@ impl Snapshots {
         let named = named.map(|generation| generation.to_string());
         let was_used = |name: &str| self.dir.join(name).join("consumed").exists();
         self.remove_where(|name| {
-            Some(name) != named.as_deref() && (name.ends_with(".tmp") || was_used(name))
+            Some(name) != named.as_deref() && (name.ends_with(DRAFT) || was_used(name))
         })
     }
 
     fn remove_where(&self, goes: impl Fn(&str) -> bool) -> Result<(), FileError> {
         let mut removed = false;
-        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            if !goes(&entry.file_name().to_string_lossy()) {
-                continue;
-            }
+        for name in self.names()?.iter().filter(|name| goes(name)) {
             removed = true;
-            match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                true => file::remove_dir(&entry.path())?,
-                false => file::remove_file(&entry.path())?,
-            }
+            self.remove(name)?;
         }
         if removed { file::sync_dir(&self.dir) } else { Ok(()) }
+    }
+
+    /// A removal takes time and may be cut short anywhere, so what goes loses its name first.
+    fn remove(&self, name: &str) -> Result<(), FileError> {
+        let path = self.dir.join(name);
+        if !path.is_dir() {
+            return file::remove_file(&path);
+        }
+        if name.ends_with(DRAFT) {
+            return file::remove_dir(&path);
+        }
+        let aside = file::temporary(&path);
+        file::remove_dir(&aside)?;
+        file::rename_durably(&path, &aside)?;
+        file::remove_dir(&aside)
+    }
+
+    /// What is there. That it cannot be said must not look as if nothing were.
+    fn names(&self) -> Result<Vec<String>, FileError> {
+        let read = || -> io::Result<Vec<String>> {
+            let name = |entry: io::Result<fs::DirEntry>| {
+                Ok(entry?.file_name().to_string_lossy().into_owned())
+            };
+            fs::read_dir(&self.dir)?.map(name).collect()
+        };
+        match read().doing("read directory", &self.dir) {
+            Err(error) if error.is_missing() => Ok(Vec::new()),
+            names => names,
+        }
     }
 
     /// Bytes allocated on disk.
@@ -155,14 +243,14 @@ impl Snapshots {
     }
 }
 
-fn prove(path: &Path, then: &FileStamp, digest: &Digest) -> Result<(), Unusable> {
-    let incomplete = |error: FileError| Unusable::Incomplete(format!("memory file: {error}"));
-    let stamp = file::stamp(path).map_err(incomplete)?;
+fn prove(path: &Path, then: &FileStamp, digest: &Digest) -> Result<(), Unproven> {
+    let unread = Unproven::reading("memory file");
+    let stamp = file::stamp(path).map_err(&unread)?;
     if stamp == *then {
         return Ok(());
     }
-    if stamp.size != then.size || file::digest(path).map_err(incomplete)? != *digest {
-        return Err(Unusable::MemoryChanged);
+    if stamp.size != then.size || file::digest(path).map_err(&unread)? != *digest {
+        return Err(Unusable::MemoryChanged.into());
     }
     Ok(())
 }

@@ -28,7 +28,7 @@
 //! | start | files, tap, VMM, guest ready | VM alive → running, else as before (cold boot loses nothing) |
 //! | warm, resume | VM paused, resumed | VM alive → back to the status before |
 //! | sleep | guest prepared, paused, snapshot written, **renamed into place**, VMM ended | snapshot complete → sleeping (VM ended); else VM alive → running (resumed); else failed, data kept |
-//! | wake | VM loaded, **consumed mark**, resumed, guest told | mark absent → sleeping (VM ended); mark present and VM alive → running; else failed, cold boot next |
+//! | wake | VM loaded, **consumed mark**, resumed, guest told, snapshot removed | snapshot there and mark absent → sleeping (VM ended); else VM alive → running; else failed, cold boot next |
 //! | stop | guest powered off or VMM ended, snapshot deleted | forward → stopped |
 //! | destroy | stop, tap, drives, record removed | forward |
 
@@ -308,6 +308,7 @@ pub enum Settlement {
 
 /// Settles an interrupted transition from what is true. See the table in the module's header.
 pub fn settle(transition: &Transition, before: &State, real: Reality) -> Settlement {
+    let holds = real.snapshot_complete && !real.consumed;
     match transition {
         Transition::Starting if real.vm_alive => Settlement::AdoptRunning,
         Transition::Starting => Settlement::Restore,
@@ -316,10 +317,11 @@ pub fn settle(transition: &Transition, before: &State, real: Reality) -> Settlem
             _ => Settlement::AdoptWarm,
         },
         Transition::Warming | Transition::Resuming => Settlement::Failed,
-        Transition::Sleeping { .. } if real.snapshot_complete => Settlement::Asleep,
+        Transition::Sleeping { .. } if holds => Settlement::Asleep,
         Transition::Sleeping { .. } if real.vm_alive => Settlement::AdoptRunning,
         Transition::Sleeping { .. } => Settlement::Failed,
-        Transition::Waking { .. } if !real.consumed => Settlement::Asleep,
+        // One that is gone was used: nobody removes one that is not.
+        Transition::Waking { .. } if holds => Settlement::Asleep,
         Transition::Waking { .. } if real.vm_alive => Settlement::AdoptRunning,
         Transition::Waking { .. } => Settlement::Failed,
         Transition::Stopping | Transition::Destroying => Settlement::Forward,

@@ -22,8 +22,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use mvm_model::vm::VmmKind;
+use nix::errno::Errno;
 
-use crate::firecracker::{Firecracker, FirecrackerError};
+use crate::firecracker::{Firecracker, FirecrackerError, Uncontained};
 use crate::qemu::{Qemu, QmpError};
 use crate::snapshot::SnapshotFiles;
 
@@ -94,9 +95,15 @@ pub enum RestoreError {
     /// It was not started to be restored, or was restored already.
     #[error("the VM process is not waiting for a restore but {0:?}")]
     NotWaiting(RunState),
-    /// The VMM refused the memory file: damaged, truncated, or of another VM.
+    /// The VMM refused the memory file, or ended over it: damaged, truncated, or of another VM.
     #[error("the VMM refused the memory file: {0}")]
     Refused(String),
+    /// This host kept the VMM from loading it: no memory, no descriptors, a tap in use.
+    #[error("the VMM could not load the memory file here: {0}")]
+    Hindered(String),
+    /// It is loaded by a VMM that is not confined as it must be.
+    #[error("the VMM that loaded the memory file is not confined")]
+    Uncontained(#[source] Uncontained),
     /// It took too long.
     #[error("the restore was not complete within {} s", .0.as_secs())]
     Deadline(Duration),
@@ -106,6 +113,46 @@ pub enum RestoreError {
     /// The VMM does not answer or is gone.
     #[error(transparent)]
     Vmm(#[from] VmmError),
+}
+
+impl RestoreError {
+    /// A refusal in the VMM's own words, which name an errno where the system refused it something.
+    pub(crate) fn refusal(words: String) -> Self {
+        match errno_in(&words).is_some_and(|errno| HOSTS.contains(&errno)) {
+            true => Self::Hindered(words),
+            false => Self::Refused(words),
+        }
+    }
+
+    /// Whether it is the snapshot that cannot be loaded, and not this host that cannot do it now.
+    pub fn is_of_the_snapshot(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
+/// What a system refuses that lacks something: no file can be the reason.
+const HOSTS: [Errno; 7] = [
+    Errno::EIO,
+    Errno::EAGAIN,
+    Errno::ENOMEM,
+    Errno::EBUSY,
+    Errno::ENFILE,
+    Errno::EMFILE,
+    Errno::ENOSPC,
+];
+
+/// The errno in words like `Cannot allocate memory (os error 12)`; QEMU says the words alone.
+fn errno_in(words: &str) -> Option<Errno> {
+    let number = |rest: &str| {
+        let digits = rest.split(|it: char| !it.is_ascii_digit()).next()?;
+        digits.parse().ok().map(Errno::from_raw)
+    };
+    let says = |errno: &Errno| {
+        let text = io::Error::from(*errno).to_string();
+        text.split(" (os error").next().is_some_and(|text| words.contains(text))
+    };
+    let named = words.split_once("os error ").and_then(|(_, rest)| number(rest));
+    named.or_else(|| HOSTS.into_iter().find(says))
 }
 
 /// How long the parts of a snapshot took.
@@ -236,5 +283,35 @@ impl Vmm for AnyVmm {
             Self::Qemu(vmm) => vmm.quit().await,
             Self::Firecracker(vmm) => vmm.quit().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_refused_over_its_content_is_the_snapshots_fault() {
+        let is_its = |words: &str| RestoreError::refusal(words.into()).is_of_the_snapshot();
+        for words in [
+            "Failed to deserialize the microVM state: Crc64(12)",
+            "Cannot open the memory file: No such file or directory (os error 2)",
+            "QEMU ended",
+            "Missing section footer for 0000:00:01.0/virtio-net",
+            "Load state of cpu: Invalid argument (os error 22)",
+        ] {
+            assert!(is_its(words), "{words}");
+        }
+        for words in [
+            "Cannot create the guest memory: Cannot allocate memory (os error 12)",
+            "Open tap device failed: Resource busy (os error 16): tn1i3",
+            "Cannot open /dev/kvm: Too many open files (os error 24)",
+            "Unable to read: Input/output error",
+        ] {
+            assert!(!is_its(words), "{words}");
+        }
+        let late = RestoreError::Deadline(Duration::from_secs(1));
+        assert!(!late.is_of_the_snapshot());
+        assert!(!RestoreError::File(io::ErrorKind::Other.into()).is_of_the_snapshot());
     }
 }

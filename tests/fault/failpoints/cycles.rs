@@ -21,7 +21,7 @@ fn is(host: &Host, status: &str) -> bool {
 }
 
 /// The instance exists, runs, and its guest wrote something.
-fn begin(fake: &Fake, prespawn: bool) {
+pub fn begin(fake: &Fake, prespawn: bool) {
     let most = if prespawn { "" } else { r#", "prespawn": {"most": 0}"# };
     fake.settings(&format!(r#"{{"vmm": "firecracker", "limits": "none"{most}}}"#));
     let is_new = !fake.pool_dir(POOL).exists();
@@ -51,7 +51,7 @@ const WAKE: Step = Step {
     again: None,
     is_done: |host| is(host, "running"),
     already: &[],
-    boots: Boots::FromTheMark,
+    boots: Boots::UnlessItAnswers,
 };
 
 pub fn sleep_and_wake(fake: &Fake) -> Outcome {

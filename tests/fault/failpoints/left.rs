@@ -53,7 +53,8 @@ fn look(host: &Host) -> Vec<String> {
 
 /// What may stay until the next command on its object, when the last one said that it failed.
 pub fn may_stay(wrong: &str) -> bool {
-    wrong.starts_with(USED) || wrong.contains("/.gone-")
+    let is_going = wrong.contains("/snapshots/") && wrong.ends_with(".tmp");
+    wrong.starts_with(USED) || wrong.contains("/.gone-") || is_going
 }
 
 const USED: &str = "used snapshot";

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Output;
 
-use mvm_model::failpoint::{Effect, Failpoint, Moment};
+use mvm_model::failpoint::Effect;
 
 use crate::common::world::told;
 use crate::host::{Fake, Host, succeeded};
@@ -21,8 +21,8 @@ const ENOUGH: usize = 12;
 pub enum Boots {
     /// Never.
     Never,
-    /// Only after its snapshot was to be marked as used.
-    FromTheMark,
+    /// Only where its guest, awake already, does not answer.
+    UnlessItAnswers,
     /// It is what the command does.
     Always,
 }
@@ -147,7 +147,7 @@ fn attempt(
     }
     none(left::wrong(fake, known), known).map_err(|it| format!("{it}\n{}", then()))?;
     none(fake.witness.wrong(), known).map_err(|it| format!("{it}\n{}", then()))?;
-    match may_boot(step, &trace) || fake.witness.boots() == boots {
+    match may_boot(step, case) || fake.witness.boots() == boots {
         true => Ok(Tried::There),
         false => Err(format!("its memory was given up\n{}", then())),
     }
@@ -182,11 +182,13 @@ fn ended(step: &Step, args: &[&str], output: &Output) -> Result<(), String> {
     }
 }
 
-fn may_boot(step: &Step, trace: &Trace) -> bool {
-    let mark = Failpoint { effect: Effect::MarkSnapshot, moment: Moment::Before };
+fn may_boot(step: &Step, case: &Case) -> bool {
     match step.boots {
         Boots::Never => false,
-        Boots::FromTheMark => trace.failpoints().any(|failpoint| failpoint == mark),
+        // Whoever is killed there leaves a VM that goes on.
+        Boots::UnlessItAnswers => {
+            case.mode == Mode::Error && case.place.failpoint.effect == Effect::WakeGuest
+        }
         Boots::Always => true,
     }
 }

@@ -157,6 +157,23 @@ async fn a_snapshot_that_fails_leaves_a_vm_or_a_clean_end() {
     }
 }
 
+/// A snapshot that is late may still be written: whoever lets the VM go on knows that it is.
+#[tokio::test]
+async fn a_late_snapshot_is_waited_for_by_who_resumes() {
+    let (bench, faults) = bench!("a_late_snapshot_is_waited_for_by_who_resumes");
+    let spec = bench.spec();
+    let vm = bench.boot(&spec);
+    set(&faults, "PUT /snapshot/create", "slow 700");
+    let files = bench.snapshot("late");
+    let mut vmm = vm.connect().await;
+    let late = vmm.snapshot(&files, Duration::from_millis(100), std::future::pending()).await;
+    assert!(matches!(late, Err(SnapshotError::Deadline(_))), "{late:?}");
+    let links = || fs::metadata(&files.memory).unwrap().nlink();
+    assert_eq!(links(), 2, "nobody knows that it is written");
+    vmm.resume().await.unwrap();
+    assert_eq!((vmm.status().await.unwrap(), links()), (RunState::Running, 1));
+}
+
 /// A load that fails spends its process and not the snapshot.
 #[tokio::test]
 async fn a_load_that_fails_spends_its_process_and_not_the_snapshot() {

@@ -187,6 +187,12 @@ pub fn falls_asleep(world: &World, instance: &str) {
     });
 }
 
+/// Whether a process is stopped by a signal.
+pub fn is_held(pid: i64) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
 /// Sends a signal to a process.
 pub fn signal(pid: i64, signal: Signal) {
     kill(Pid::from_raw(pid as i32), signal).expect("it is there");

@@ -1,9 +1,14 @@
 //! The same with guests that have something to lose.
 
-use std::time::Duration;
+use std::fs::{self, File};
 
+use nix::sys::signal::Signal;
+
+use crate::common::world::spawn;
 use crate::common::{Outcome, World};
-use crate::fleet::{begin, end, falls_asleep, phases, settings, slow, waiting, wake};
+use crate::fleet::{
+    SOON, begin, end, ended_well, is_held, phases, settings, signal, slow, waiting, wake,
+};
 
 const POOL: &str = "qq/workers";
 
@@ -38,20 +43,35 @@ pub fn a_guest_wakes_in_the_vmm_that_waits(world: &World) -> Outcome {
     Outcome::Passed
 }
 
+/// Wherever its sleep is when somebody wants it awake: not paused yet, paused, its memory written.
 pub fn a_guest_goes_on(world: &World) -> Outcome {
     let worker = &world.members(POOL)[0];
     let before = kept(world, worker);
-    let mut called_off = 0;
-    for delay in [0, 60, 150] {
-        let sleep = begin(world, &["instance", "sleep", worker]);
-        falls_asleep(world, worker);
-        std::thread::sleep(Duration::from_millis(delay));
-        // Called off, or done and woken from: the request is never lost.
-        world.ok(&["instance", "wake", worker]);
-        called_off += usize::from(!end(sleep).status.success());
-        assert_eq!(world.status(worker), "running");
-        assert_eq!(kept(world, worker), before);
+    let vmm = world.instance(worker)["pid"].clone();
+    let snapshots = world.instance_dir(worker).join("snapshots");
+    for place in ["prepare-guest", "pause-vm", "save-memory"] {
+        let mut command = world.command(&["instance", "sleep", worker]);
+        command.env("MVM_FAILPOINT", format!("hold@mvm/after:{place}#1"));
+        let sleep = spawn(command);
+        let pid = i64::from(sleep.id());
+        world.eventually("it is held there", SOON, || is_held(pid));
+        let wake = begin(world, &["instance", "wake", worker]);
+        world.eventually("it is wanted", SOON, || is_wanted(world, worker));
+        signal(pid, Signal::SIGCONT);
+        assert!(ended_well(wake).contains("running already"), "{place}");
+        let sleep = end(sleep);
+        let error = String::from_utf8_lossy(&sleep.stderr).into_owned();
+        assert!(!sleep.status.success() && error.contains("awake meanwhile"), "{place}: {error}");
+        let view = world.instance(worker);
+        assert_eq!((&view["status"], &view["pid"]), (&"running".into(), &vmm), "{place}");
+        assert_eq!(kept(world, worker), before, "{place}");
+        assert_eq!(fs::read_dir(&snapshots).expect("snapshots").count(), 0, "{place}");
     }
-    println!("{called_off} of 3 were called off");
     Outcome::Passed
+}
+
+/// Whether somebody says that an instance is to be awake: they hold a lock.
+fn is_wanted(world: &World, instance: &str) -> bool {
+    let said = File::open(world.instance_dir(instance).join(".wanted"));
+    said.is_ok_and(|said| said.try_lock().is_err())
 }

@@ -5,10 +5,13 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::world::told;
+use nix::sys::signal::Signal;
+
+use crate::common::world::{spawn, told};
 use crate::common::{Outcome, World};
 use crate::fleet::{
-    OTHER, POOL, begin, end, ended_well, falls_asleep, settings, usual, with_fault,
+    OTHER, POOL, SOON, begin, end, ended_well, falls_asleep, is_held, settings, signal, usual,
+    with_fault,
 };
 
 /// Longer than a command waits for another one's transition of the same instance.
@@ -51,6 +54,35 @@ pub fn a_wake_calls_a_sleep_off(world: &World) -> Outcome {
     // Nobody wants it any more: the next sleep is one.
     world.ok(&["instance", "sleep", worker]);
     world.ok(&["instance", "wake", worker]);
+    Outcome::Passed
+}
+
+/// Its sleep is called off, and the VMM does not let it go on: the next command does.
+pub fn one_that_stays_paused_goes_on_later(world: &World) -> Outcome {
+    crate::fakes!();
+    let worker = &world.members(POOL)[0];
+    let before = world.instance(worker)["pid"].clone();
+    let mut command = world.command(&["instance", "sleep", worker]);
+    command.env("MVM_FAILPOINT", "hold@mvm/after:save-memory#1");
+    let sleep = spawn(command);
+    let pid = i64::from(sleep.id());
+    world.eventually("it is held there", SOON, || is_held(pid));
+    with_fault("PATCH /vm", "refuse not now", || {
+        signal(pid, Signal::SIGINT);
+        signal(pid, Signal::SIGCONT);
+        let sleep = end(sleep);
+        let error = String::from_utf8_lossy(&sleep.stderr).into_owned();
+        assert!(error.contains("its VM stays paused"), "{}", told(&sleep));
+        assert!(error.contains(&format!("mvm instance wake {worker}")), "{error}");
+        assert_eq!(world.instance(worker)["transition"], "falling asleep");
+        // Nobody is told that it runs.
+        world.refused(&["instance", "wake", worker], 1);
+    });
+    assert!(world.ok(&["instance", "wake", worker]).contains("running already"));
+    let view = world.instance(worker);
+    assert_eq!((&view["status"], &view["pid"]), (&"running".into(), &before));
+    let snapshots = world.instance_dir(worker).join("snapshots");
+    assert_eq!(fs::read_dir(snapshots).expect("snapshots").count(), 0, "a snapshot is left");
     Outcome::Passed
 }
 

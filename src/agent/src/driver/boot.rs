@@ -73,12 +73,16 @@ impl Driver<'_> {
                 self.phase("pause");
                 self.finish(State::Warm { vm })
             }
-            // It may have paused and only not said so.
-            Err(error) if machine.is_executing().await == Some(false) => {
-                tracing::warn!(instance = %self.record.path(), error = error.chain(), "paused late");
-                self.finish(State::Warm { vm })
-            }
-            Err(error) => self.take_back().and(Err(error)),
+            Err(error) => match machine.is_executing().await {
+                // It may have paused and only not said so.
+                Some(false) => {
+                    tracing::warn!(instance = %self.record.path(), error = error.chain(), "paused late");
+                    self.finish(State::Warm { vm })
+                }
+                Some(true) => self.take_back().and(Err(error)),
+                // Nobody knows: whoever comes next lets it go on.
+                None => Err(error),
+            },
         }
     }
 
@@ -87,11 +91,9 @@ impl Driver<'_> {
         let vm = self.vm()?;
         self.begin(Transition::Resuming).await?;
         let machine = self.machine();
-        let resumed = machine.resume().await;
+        let resumed = self.resume_vm().await;
         self.phase("resume");
-        if let Err(error) = resumed
-            && machine.is_executing().await != Some(true)
-        {
+        if let Err(error) = resumed {
             return self.take_back().and(Err(error));
         }
         // The guest's clock stood still; a guest that cannot be told is running all the same.
@@ -106,6 +108,15 @@ impl Driver<'_> {
         self.record.note = and(self.record.note.take(), self.catch_up_secrets().await);
         self.phase("secrets");
         self.finish(State::Running { vm })
+    }
+
+    /// Lets the vCPUs execute; fine when they do and it was only not said so.
+    pub(super) async fn resume_vm(&self) -> Result<()> {
+        let machine = self.machine();
+        match machine.resume().await {
+            Err(error) if machine.is_executing().await != Some(true) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn vm(&self) -> Result<VmRef> {

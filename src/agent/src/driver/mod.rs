@@ -126,7 +126,12 @@ impl Service {
     ) -> Result<Outcome> {
         let mut driver = Driver::claim(self, path, cancel, asker, verb).await?;
         driver.asker = asker;
-        driver.settle().boxed().await?;
+        match driver.settle().boxed().await {
+            Err(error) if driver.ends_anyway(verb, &error) => {
+                tracing::warn!(instance = %path, error = error.chain(), "it ends as it is");
+            }
+            settled => settled?,
+        }
         driver.apply(verb).boxed().await
     }
 
@@ -273,6 +278,15 @@ impl<'a> Driver<'a> {
         Ok(Outcome { record: self.record, already, phases: self.phases, slow: self.slow })
     }
 
+    /// Whether what cannot be settled is ended all the same: a VMM that answers nobody must not keep
+    /// its instance from being stopped.
+    fn ends_anyway(&self, verb: Verb, unsettled: &Error) -> bool {
+        let decision = decide(&self.record.state, verb, self.record.next_generation);
+        is_its_end(verb)
+            && unsettled.kind != Kind::NotFound
+            && matches!(decision, Ok(Decision::Go(_)))
+    }
+
     async fn carry_out(&mut self, transition: Transition) -> Result<()> {
         match transition {
             Transition::Starting => {
@@ -300,14 +314,17 @@ impl<'a> Driver<'a> {
             // Used up from now on: a number never means two snapshots.
             self.record.next_generation = generation + 1;
         }
-        let frees = matches!(transition, Transition::Stopping | Transition::Destroying);
-        self.record.transition = Some(transition);
-        self.record.note = None;
+        let frees = is_its_end(transition.verb());
+        let before = (self.record.transition.replace(transition), self.record.note.take());
         let written = match self.service.records.put_instance(&self.record) {
             // A full disk must not keep anybody from freeing it.
             Err(error) if frees && error.kind == Kind::DiskFull => Ok(()),
             other => other,
         };
+        if written.is_err() {
+            // Nothing was begun, and nobody may write later that it was.
+            (self.record.transition, self.record.note) = before;
+        }
         self.phase("begin");
         written
     }
@@ -408,6 +425,11 @@ impl<'a> Driver<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a verb ends whatever runs, and frees what it took.
+fn is_its_end(verb: Verb) -> bool {
+    matches!(verb, Verb::Stop | Verb::Destroy)
 }
 
 /// Memory of this host, MiB.

@@ -4,8 +4,9 @@
 //! true. The decision is [`mvm_model::state::settle`]; this file reads reality and acts.
 
 use mvm_host::drive;
-use mvm_host::snapshot::Snapshots;
+use mvm_host::snapshot::{Held, Snapshots};
 use mvm_model::state::{Reality, Settlement, State, Transition, VmRef, settle};
+use mvm_vmm::RunState;
 
 use super::Driver;
 use crate::error::{About, Error, Kind, Result};
@@ -113,8 +114,8 @@ impl Driver<'_> {
     async fn settle_interrupted(&mut self, transition: &Transition) -> Result<()> {
         let machine = self.machine();
         let snapshots = Snapshots::of(&self.service.instance_dir(&self.record));
-        let vm = machine.living_vm();
-        let real = self.reality(transition, &snapshots, vm.is_some());
+        let vm = self.vm_to_keep(transition, &machine).await;
+        let real = self.reality(transition, &snapshots, vm.is_some())?;
         tracing::info!(instance = %self.record.path(), ?transition, ?real, "settling an interrupted transition");
         match (settle(transition, &self.record.state, real), vm) {
             (Settlement::AdoptRunning, Some(vm)) => {
@@ -155,19 +156,34 @@ impl Driver<'_> {
         ))
     }
 
-    fn reality(&self, transition: &Transition, snapshots: &Snapshots, vm_alive: bool) -> Reality {
-        let generation = match transition {
-            Transition::Sleeping { generation } | Transition::Waking { generation } => {
-                Some(*generation)
-            }
-            _ => None,
-        };
-        Reality {
-            vm_alive,
-            snapshot_complete: generation
-                .is_some_and(|generation| snapshots.is_complete(generation)),
-            consumed: generation.is_some_and(|generation| snapshots.is_consumed(generation)),
+    /// The VM that lives. One that still waits to be booted or for memory holds no guest.
+    async fn vm_to_keep(&self, transition: &Transition, machine: &Machine) -> Option<VmRef> {
+        let vm = machine.living_vm()?;
+        let may_wait = matches!(transition, Transition::Starting | Transition::Waking { .. });
+        match may_wait && machine.run_state().await == Some(RunState::Waiting) {
+            true => None,
+            false => Some(vm),
         }
+    }
+
+    fn reality(
+        &self,
+        transition: &Transition,
+        snapshots: &Snapshots,
+        vm_alive: bool,
+    ) -> Result<Reality> {
+        let held = match transition {
+            Transition::Sleeping { generation } | Transition::Waking { generation } => {
+                let held = snapshots.held(*generation);
+                held.about(self.record.path(), "look at its snapshot")?
+            }
+            _ => Held::Nothing,
+        };
+        Ok(Reality {
+            vm_alive,
+            snapshot_complete: held != Held::Nothing,
+            consumed: held == Held::Used,
+        })
     }
 
     /// Keeps the VM. One that was booting or waking must answer, else it is ended: nothing is
@@ -181,7 +197,7 @@ impl Driver<'_> {
     ) -> Result<()> {
         // Worthless before the VM executes: what was written of it, or what it came from.
         snapshots.remove_except(None).about(self.record.path(), "discard its snapshot")?;
-        machine.resume().await?;
+        self.resume_vm().await?;
         let answers = match transition {
             Transition::Starting => machine.await_guest(self.cancel).await.map(|()| None),
             _ => machine.wake_guest().await,

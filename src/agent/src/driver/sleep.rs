@@ -3,18 +3,61 @@
 //! Nothing is lost at any step: until the snapshot is renamed into place the VM is alive and can
 //! go on; from then on the snapshot is complete and the VM no longer needed.
 
-use mvm_host::file;
+use std::path::PathBuf;
+
+use mvm_host::file::{self, FileError};
 use mvm_host::snapshot::{Draft, Snapshots};
+use mvm_model::record::InstanceRecord;
 use mvm_model::snapshot::{DevicesFile, DriveStamp, Kind as SnapshotKind, Manifest};
 use mvm_model::state::{State, Transition, VmRef};
+use mvm_model::vm::Vmm;
 
 use super::Driver;
 use crate::blueprint;
+use crate::disk::aside;
 use crate::error::{About, Error, Kind, Result};
 use crate::machine::Machine;
 
 /// What must stay free on the disk beside a snapshot, bytes.
 const SLACK: u64 = 64 << 20;
+
+/// What a snapshot is made of.
+struct Files {
+    memory: PathBuf,
+    devices: PathBuf,
+    drive: Option<PathBuf>,
+}
+
+impl Files {
+    /// Hashes them. The data drive is synced first.
+    fn manifest(
+        &self,
+        record: &InstanceRecord,
+        vmm: &Vmm,
+        generation: u64,
+    ) -> Result<Manifest, FileError> {
+        let drive = self.drive.as_ref().map(|drive| {
+            file::sync(drive)?;
+            file::stamp(drive)
+        });
+        let devices = self.devices.exists().then(|| {
+            let digest = file::digest(&self.devices)?;
+            Ok(DevicesFile { file: file::stamp(&self.devices)?, digest })
+        });
+        Ok(Manifest {
+            schema_version: 1,
+            kind: SnapshotKind::Sleep,
+            instance: record.instance_id,
+            generation,
+            platform: blueprint::platform(vmm)?,
+            spec_hash: blueprint::spec_hash(record),
+            data_drive: drive.transpose()?.map(|file| DriveStamp { file }),
+            memory: file::stamp(&self.memory)?,
+            memory_digest: file::digest(&self.memory)?,
+            devices: devices.transpose()?,
+        })
+    }
+}
 
 impl Driver<'_> {
     pub(super) async fn sleep(&mut self, generation: u64) -> Result<()> {
@@ -55,7 +98,7 @@ impl Driver<'_> {
         self.phase("pause");
         let draft = snapshots.draft(generation).about(&path, "write its snapshot")?;
         let written = match machine.save(draft.dir(), self.called_off()).await {
-            Ok(()) => self.commit(draft, vm, generation),
+            Ok(()) => self.commit(draft, vm, generation).await,
             Err(error) => {
                 let _ = draft.abandon();
                 // Who called it off says more than that it was.
@@ -67,34 +110,16 @@ impl Driver<'_> {
         written.and_then(|()| self.check_called_off())
     }
 
-    fn commit(&self, draft: Draft, vm: &VmRef, generation: u64) -> Result<()> {
+    async fn commit(&self, draft: Draft, vm: &VmRef, generation: u64) -> Result<()> {
         let path = self.record.path();
-        let data = self.service.instance_dir(&self.record).join("data.img");
-        let write = || {
-            let drive = (self.record.resources.data_disk_mib > 0).then(|| {
-                file::sync(&data)?;
-                file::stamp(&data)
-            });
-            let (memory, devices) = (draft.memory_path(), draft.devices_path());
-            let devices = devices.exists().then(|| {
-                let digest = file::digest(&devices)?;
-                Ok(DevicesFile { file: file::stamp(&devices)?, digest })
-            });
-            let manifest = Manifest {
-                schema_version: 1,
-                kind: SnapshotKind::Sleep,
-                instance: self.record.instance_id,
-                generation,
-                platform: blueprint::platform(&vm.vmm),
-                spec_hash: blueprint::spec_hash(&self.record),
-                data_drive: drive.transpose()?.map(|file| DriveStamp { file }),
-                memory: file::stamp(&memory)?,
-                memory_digest: file::digest(&memory)?,
-                devices: devices.transpose()?,
-            };
-            draft.commit(&manifest)
-        };
-        write().about(&path, "write its snapshot")
+        let drive = (self.record.resources.data_disk_mib > 0)
+            .then(|| self.service.instance_dir(&self.record).join("data.img"));
+        let files = Files { memory: draft.memory_path(), devices: draft.devices_path(), drive };
+        let (record, vmm) = (self.record.clone(), vm.vmm.clone());
+        let doing = "write its snapshot";
+        // Gigabytes: beside those who wait for something quick.
+        let manifest = aside(doing, move || files.manifest(&record, &vmm, generation)).await?;
+        manifest.and_then(|manifest| draft.commit(&manifest)).about(&path, doing)
     }
 
     /// The snapshot holds: end the VM, then write that down. In between the transition is on
@@ -110,7 +135,8 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Lets the VM go on after a sleep that did not happen.
+    /// Lets the VM go on after a sleep that did not happen. One that does not is left on its way:
+    /// whoever comes next tries again.
     async fn call_off(
         &mut self,
         machine: &Machine,
@@ -118,11 +144,10 @@ impl Driver<'_> {
         vm: VmRef,
         error: Error,
     ) -> Error {
-        let resumed = match machine.resume().await {
-            Ok(()) => machine.wake_guest().await,
-            Err(error) => Err(error),
-        };
-        self.record.note = Some(match resumed {
+        if let Err(stays) = self.resume_vm().await {
+            return self.still_paused(&error, stays);
+        }
+        self.record.note = Some(match machine.wake_guest().await {
             Ok(problems) => {
                 let problems = problems.map(|text| format!("; {text}")).unwrap_or_default();
                 format!("the last sleep was called off: {}{problems}", error.chain())
@@ -133,7 +158,9 @@ impl Driver<'_> {
                 more.chain()
             ),
         });
-        let state = match was_warm && machine.pause().await.is_ok() {
+        let is_warm = was_warm
+            && (machine.pause().await.is_ok() || machine.is_executing().await == Some(false));
+        let state = match is_warm {
             true => State::Warm { vm },
             false => State::Running { vm },
         };
@@ -141,6 +168,14 @@ impl Driver<'_> {
             Ok(()) => error,
             Err(worse) => worse,
         }
+    }
+
+    fn still_paused(&self, why: &Error, stays: Error) -> Error {
+        let path = self.record.path();
+        let text = format!("the sleep failed ({}) and its VM stays paused", why.chain());
+        Error::new(stays.kind, &path, text)
+            .hint(format!("nothing is lost; 'mvm instance wake {path}' lets it go on"))
+            .because(stays)
     }
 
     /// Refuses a sleep the disk cannot hold: a guest's memory at most, beside an older snapshot.

@@ -98,3 +98,75 @@ async fn what_is_called_off_is_no_longer_asked_for() {
     drop(driver);
     assert_eq!(service.instance(&before.path()).unwrap(), before);
 }
+
+/// What there may be of a snapshot, and whether an instance may sleep on in it.
+const LEFT: [(&[&str], bool); 5] = [
+    (&["manifest.json", "memory"], true),
+    (&["manifest.json", "memory", "consumed"], false),
+    (&["manifest.json"], false),
+    (&["memory"], false),
+    (&[], false),
+];
+
+#[tokio::test]
+async fn one_sleeps_on_only_in_a_snapshot_that_is_there_and_was_not_used() {
+    let (_root, service) = testing::service();
+    for (files, sleeps_on) in LEFT {
+        let mut record = testing::instance(&service, State::Sleeping { generation: 4 });
+        record.transition = Some(Transition::Waking { generation: 4 });
+        service.records.put_instance(&record).unwrap();
+        let dir = service.instance_dir(&record).join("snapshots/4");
+        std::fs::create_dir_all(&dir).unwrap();
+        for file in files {
+            std::fs::write(dir.join(file), "").unwrap();
+        }
+        service.note_exit(&record.path()).await;
+        let after = service.instance(&record.path()).unwrap();
+        let status = if sleeps_on { Status::Sleeping } else { Status::Failed };
+        assert_eq!((after.state.status(), after.transition), (status, None), "{files:?}");
+        assert_eq!(dir.exists(), sleeps_on, "{files:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_can_look_at_is_not_settled_and_can_be_stopped() {
+    let (_root, service) = testing::service();
+    let mut record = testing::instance(&service, State::Sleeping { generation: 4 });
+    record.transition = Some(Transition::Waking { generation: 4 });
+    service.records.put_instance(&record).unwrap();
+    let dir = service.instance_dir(&record).join("snapshots/4");
+    std::fs::create_dir_all(&dir).unwrap();
+    let manifest = dir.join("manifest.json");
+    std::os::unix::fs::symlink(&manifest, &manifest).unwrap();
+    let never = AtomicBool::new(false);
+    for verb in [Verb::Wake, Verb::Sleep] {
+        service.change(&record.path(), verb, &never).await.unwrap_err();
+        let after = service.instance(&record.path()).unwrap();
+        assert_eq!((after.state, after.transition), (record.state.clone(), record.transition));
+        record.transition = Some(Transition::Waking { generation: 4 });
+    }
+    service.change(&record.path(), Verb::Stop, &never).await.unwrap();
+    let after = service.instance(&record.path()).unwrap();
+    assert_eq!((after.state, after.transition), (State::Stopped, None));
+    assert!(!dir.exists());
+}
+
+#[tokio::test]
+async fn a_beginning_that_was_refused_is_never_written() {
+    let (_root, service) = testing::service();
+    let before = testing::instance(&service, State::Stopped);
+    let never = AtomicBool::new(false);
+    let mut driver = Driver::open(&service, &before.path(), &never, Duration::ZERO).await.unwrap();
+    driver.record.note = Some("why it stopped".into());
+    // A directory where the record is written before it gets its name.
+    let beside = service.instance_dir(&before).join("instance.json.tmp");
+    std::fs::create_dir_all(beside.join("full")).unwrap();
+    let error = driver.begin(Transition::Stopping).await.unwrap_err();
+    std::fs::remove_dir_all(&beside).unwrap();
+    driver.note_failure(Verb::Start, &error);
+    drop(driver);
+    let after = service.instance(&before.path()).unwrap();
+    assert_eq!((after.state, after.transition), (State::Stopped, None));
+    assert_eq!(after.failure.map(|failure| failure.count), Some(1));
+    assert_eq!(after.note.as_deref(), Some("why it stopped"));
+}

@@ -1,12 +1,13 @@
 //! sleeping → running.
 //!
-//! Load without executing → consumed mark, synced → execute. A failure before the mark leaves
-//! the snapshot good: a fresh VM process tries again, three times at most. After the mark the
-//! snapshot is never used again, whatever happens. Any doubt is a cold boot with the data drive.
+//! Load without executing → consumed mark, synced → execute. A failure before anything executes
+//! leaves the snapshot good: a fresh VM process tries again, three times at most. From then on the
+//! snapshot is never used again, whatever happens. Any doubt about it is a cold boot with the data
+//! drive; what this host could not do says nothing about it, and it goes on sleeping.
 
-use mvm_host::file;
-use mvm_host::snapshot::Snapshots;
-use mvm_model::snapshot::{Manifest, Present, Unusable};
+use mvm_host::file::{self, FileError};
+use mvm_host::snapshot::{Held, Snapshots, Unproven};
+use mvm_model::snapshot::{FileStamp, Manifest, Present};
 use mvm_model::state::{State, Transition, VmRef};
 use mvm_vmm::StartMode;
 
@@ -15,6 +16,7 @@ use super::boot::and;
 use super::prepare::Prepared;
 use super::stand_by::Ahead;
 use crate::blueprint;
+use crate::disk::aside;
 use crate::error::{About, Error, Kind, Result};
 
 /// How often a snapshot is tried before its instance is booted from its drives.
@@ -24,8 +26,8 @@ const ATTEMPTS: usize = 3;
 enum Attempt {
     /// The VM executes.
     Woken(VmRef),
-    /// Nothing was executed and the snapshot is still good: the VM process could not be had
-    /// (`Host`) or did not take the memory (`Snapshot`).
+    /// Nothing was executed and the snapshot is still good: the host could not do something
+    /// (`Host`) or the VM process did not take the memory (`Snapshot`).
     Again(Fault, Error),
     /// The snapshot is spent or useless.
     Spent(Error),
@@ -35,12 +37,22 @@ enum Attempt {
 }
 
 /// What an attempt broke on.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// This host: says nothing about the snapshot, which is kept.
     Host,
     /// The VMM refused the memory.
     Snapshot,
+}
+
+impl Fault {
+    /// Whose fault it is that the memory was not loaded.
+    fn of_restore(error: &Error) -> Self {
+        match error.kind {
+            Kind::Corrupt => Self::Snapshot,
+            _ => Self::Host,
+        }
+    }
 }
 
 impl Driver<'_> {
@@ -55,9 +67,13 @@ impl Driver<'_> {
         self.phase("prepare");
         let late = |what: &&str| format!("{what} was not ready and was made in the path");
         self.slow.extend(prepared.made.iter().map(late));
-        let doubt = match self.usable(&snapshots, &prepared, generation) {
-            Err(unusable) => unusable.to_string(),
-            Ok(_) => match self.attempts(&snapshots, &prepared, generation).await? {
+        let doubt = match self.usable(&snapshots, &prepared, generation).await? {
+            Err(Unproven::Unusable(unusable)) => unusable.to_string(),
+            Err(Unproven::Unread(error)) => {
+                let error = Err(error).about(self.record.path(), "look at its snapshot");
+                return self.take_back().and(error);
+            }
+            Ok(()) => match self.attempts(&snapshots, &prepared, generation).await? {
                 Ok(vm) => return self.woken(&snapshots, generation, vm).await,
                 Err(error) => error.chain(),
             },
@@ -65,25 +81,47 @@ impl Driver<'_> {
         self.cold_boot_instead(&snapshots, &doubt).await
     }
 
-    fn usable(
+    async fn usable(
         &self,
         snapshots: &Snapshots,
         prepared: &Prepared,
         generation: u64,
-    ) -> Result<Manifest, Unusable> {
+    ) -> Result<Result<(), Unproven>> {
+        let manifest = match self.fits(snapshots, prepared, generation) {
+            Ok(manifest) => manifest,
+            Err(unproven) => return Ok(Err(unproven)),
+        };
+        let snapshots = snapshots.clone();
+        // Hashed again where a stamp is another: gigabytes.
+        aside("look at its snapshot", move || snapshots.prove_memory(&manifest)).await
+    }
+
+    fn fits(
+        &self,
+        snapshots: &Snapshots,
+        prepared: &Prepared,
+        generation: u64,
+    ) -> Result<Manifest, Unproven> {
         let manifest = snapshots.manifest(generation)?;
-        let data = self.service.instance_dir(&self.record).join("data.img");
-        let drive =
-            (self.record.resources.data_disk_mib > 0).then(|| file::stamp(&data).ok()).flatten();
         manifest.check(&Present {
             instance: self.record.instance_id,
-            platform: &blueprint::platform(prepared.blueprint.vmm()),
+            platform: &blueprint::platform(prepared.blueprint.vmm())?,
             spec_hash: &blueprint::spec_hash(&self.record),
-            data_drive: drive,
-            consumed: snapshots.is_consumed(generation),
+            data_drive: self.data_drive()?,
+            consumed: snapshots.held(generation)? == Held::Used,
         })?;
-        snapshots.prove_memory(&manifest)?;
         Ok(manifest)
+    }
+
+    /// What its data drive is now; nothing where there is none.
+    fn data_drive(&self) -> Result<Option<FileStamp>, FileError> {
+        if self.record.resources.data_disk_mib == 0 {
+            return Ok(None);
+        }
+        match file::stamp(&self.service.instance_dir(&self.record).join("data.img")) {
+            Err(error) if error.is_missing() => Ok(None),
+            stamp => stamp.map(Some),
+        }
     }
 
     /// Tries until the VM executes or the snapshot is spent. The inner error asks for a cold
@@ -160,11 +198,10 @@ impl Driver<'_> {
         if let Err(error) =
             snapshots.consume(generation).about(self.record.path(), "mark its snapshot as used")
         {
-            // Whether the mark is on disk is unknown: the snapshot may not be tried again.
-            return self.spend(error).await;
+            return self.unmark(snapshots, generation, error).await;
         }
         self.phase("mark");
-        if let Err(error) = machine.resume().await {
+        if let Err(error) = self.execute().await {
             return self.spend(error).await;
         }
         self.phase("resume");
@@ -176,6 +213,30 @@ impl Driver<'_> {
                 Attempt::Woken(vm)
             }
             Err(error) => self.spend(error).await,
+        }
+    }
+
+    /// Lets a VM execute whose snapshot is spent, so there is no other. One that surely does not
+    /// is told twice.
+    async fn execute(&self) -> Result<()> {
+        match self.resume_vm().await {
+            Err(error) if self.machine().is_executing().await == Some(false) => {
+                tracing::warn!(instance = %self.record.path(), error = error.chain(), "it is told to go on again");
+                self.resume_vm().await
+            }
+            resumed => resumed,
+        }
+    }
+
+    /// Its mark was not made for certain. Nothing executed, and once this VM is gone nothing of it
+    /// will: a snapshot whose mark is gone for certain is as good as before.
+    async fn unmark(&self, snapshots: &Snapshots, generation: u64, error: Error) -> Attempt {
+        if let Err(stays) = self.machine().kill().await {
+            return Attempt::Stuck(stays);
+        }
+        match snapshots.unmark(generation) {
+            Ok(()) => Attempt::Again(Fault::Host, error),
+            Err(_) => Attempt::Spent(error),
         }
     }
 
@@ -206,7 +267,7 @@ impl Driver<'_> {
             }
         };
         let restored = machine.restore(&snapshots.path(generation)).await;
-        restored.map_err(|error| (Fault::Snapshot, error))?;
+        restored.map_err(|error| (Fault::of_restore(&error), error))?;
         self.phase("load");
         Ok(VmRef { resumed_from: Some(generation), ..vm })
     }
@@ -236,5 +297,32 @@ impl Driver<'_> {
         self.service.records.put_instance(&self.record)?;
         snapshots.remove_except(None).about(self.record.path(), "remove the useless snapshot")?;
         self.boot(Some(note)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use mvm_vmm::RestoreError;
+
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_of_the_memory_is_the_snapshots_fault() {
+        let fault = |error: RestoreError| {
+            Fault::of_restore(&Err::<(), _>(error).about("acme", "load its memory").unwrap_err())
+        };
+        assert_eq!(fault(RestoreError::Refused("Crc64(12)".into())), Fault::Snapshot);
+        for hosts in [
+            RestoreError::Hindered("Cannot allocate memory (os error 12)".into()),
+            RestoreError::File(io::Error::from_raw_os_error(24)),
+            RestoreError::Deadline(Duration::from_secs(30)),
+        ] {
+            assert_eq!(fault(hosts), Fault::Host);
+        }
+        // A failpoint, or a VMM that cannot be reached.
+        assert_eq!(Fault::of_restore(&Error::new(Kind::Timeout, "acme", "late")), Fault::Host);
     }
 }

@@ -110,6 +110,10 @@ proptest! {
         let real = Reality { vm_alive, snapshot_complete: false, consumed };
         let settled = settle(&Transition::Sleeping { generation: 1 }, &states()[index], real);
         prop_assert_ne!(settled, Settlement::Asleep);
+        // Its VM may be the only one that has its memory.
+        let settled = settle(&Transition::Waking { generation: 1 }, &states()[index], real);
+        let kept = if vm_alive { Settlement::AdoptRunning } else { Settlement::Failed };
+        prop_assert_eq!(settled, kept);
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Firecracker {
         }
     }
 
-    /// The two files, written and synced, whose jail links are gone again.
+    /// The two files, written, whose jail links are gone again unless it is still at them.
     async fn write(
         &self,
         files: &SnapshotFiles,
@@ -120,7 +120,10 @@ impl Firecracker {
             written = &mut create => (written, false),
             () = cancel => (create.await, true),
         };
-        shown.hide().map_err(saving)?;
+        // Whoever lets the VM go on knows by them that it may have to wait, and hides them then.
+        if !may_go_on(&written) {
+            shown.hide().map_err(saving)?;
+        }
         match written {
             Ok(()) if cancelled => Err(SnapshotError::Cancelled),
             Ok(()) => Ok(()),
@@ -129,6 +132,12 @@ impl Firecracker {
             Err(other) => Err(SnapshotError::Vmm(failed("save")(other))),
         }
     }
+}
+
+/// Whether a snapshot may still be written: nobody said that it is not.
+fn may_go_on(written: &Result<(), FirecrackerError>) -> bool {
+    use FirecrackerError::{Broken, Deadline};
+    matches!(written, Err(Broken { .. } | Deadline { .. }))
 }
 
 fn refused(reason: String) -> SnapshotError {
@@ -198,7 +207,7 @@ impl Vmm for Firecracker {
         match self.api.call(&config::load_snapshot(self.jail.tap.as_deref()), deadline).await {
             Ok(()) => {}
             Err(FirecrackerError::Refused { reason, .. }) => {
-                return Err(RestoreError::Refused(reason));
+                return Err(RestoreError::refusal(reason));
             }
             Err(FirecrackerError::Deadline { .. }) => return Err(RestoreError::Deadline(deadline)),
             // It ends when it cannot load what it was given.
@@ -211,7 +220,7 @@ impl Vmm for Firecracker {
             .map_err(|error| RestoreError::File(io::Error::other(error)))?;
         contain::check_vm(self.record.process.pid, self.record.uid)
             .await
-            .map_err(|error| RestoreError::Refused(error.to_string()))
+            .map_err(RestoreError::Uncontained)
     }
 
     /// It has no word for that: its process is ended.

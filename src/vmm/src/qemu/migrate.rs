@@ -26,6 +26,8 @@ use crate::vmm::{RestoreError, RunState, SnapshotDone, SnapshotError, Vmm};
 const FD_NAME: &str = "mvm-memory";
 /// The default of 128 MiB/s is for networks; a local file takes what the disk gives.
 const BANDWIDTH: u64 = 1 << 40;
+/// How long one that was called off may take to end: what is being written then is written.
+const GIVE_UP: Duration = Duration::from_secs(60);
 /// How often progress is asked for when no event comes.
 const POLL: Duration = Duration::from_millis(50);
 /// Free space below which a failed write is blamed on a full file system.
@@ -157,9 +159,9 @@ impl Qemu {
 
     /// Ends a half-written snapshot, whoever began it; none at all is fine.
     pub(super) async fn give_up_snapshot(&mut self) -> Result<(), QmpError> {
-        match timeout(COMMAND, self.cancel_and_settle()).await {
+        match timeout(GIVE_UP, self.cancel_and_settle()).await {
             Ok(ended) => ended,
-            Err(_) => Err(QmpError::Deadline { what: "migrate_cancel".into(), after: COMMAND }),
+            Err(_) => Err(QmpError::Deadline { what: "migrate_cancel".into(), after: GIVE_UP }),
         }
     }
 
@@ -184,7 +186,7 @@ impl Qemu {
         match timeout(deadline, self.load_and_settle(&memory)).await {
             Err(_) => Err(RestoreError::Deadline(deadline)),
             Ok(Ok(Progress::Completed)) => Ok(()),
-            Ok(Ok(Progress::Failed(why))) => Err(RestoreError::Refused(why)),
+            Ok(Ok(Progress::Failed(why))) => Err(RestoreError::refusal(why)),
             Ok(Ok(other)) => Err(RestoreError::Refused(format!("it ended as {other:?}"))),
             // QEMU exits on a stream it cannot load; its log says why.
             Ok(Err(QmpError::Closed)) => Err(RestoreError::Refused("QEMU ended".into())),
