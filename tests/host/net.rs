@@ -16,6 +16,8 @@ mod crash;
 mod dns;
 #[path = "net_egress.rs"]
 mod egress;
+#[path = "net_flows.rs"]
+mod flows;
 #[path = "net_isolation.rs"]
 mod isolation;
 #[path = "net_kernel61.rs"]

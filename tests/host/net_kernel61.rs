@@ -19,7 +19,7 @@ const NAME: &str = "the_rules_hold_on_the_6_1_kernel";
 const DEADLINE: Duration = Duration::from_secs(240);
 
 /// What runs there. Everything that depends on the kernel; the rest is the same code.
-const TESTS: [&str; 12] = [
+const TESTS: [&str; 13] = [
     "spoof::",
     "isolation::nothing_crosses_between_tenants_with_egress",
     "isolation::guests_cannot_reach_the_host",
@@ -29,14 +29,17 @@ const TESTS: [&str; 12] = [
     "egress::no_egress_reaches_nothing",
     "egress::the_host_becomes_no_router_for_others",
     "egress::a_removed_ports_connections_are_forgotten",
+    "flows::",
     "life::a_vanished_tap_is_made_again_with_its_rules",
     "life::ensuring_twice_changes_nothing",
     "life::the_document_loads_and_is_what_is_written",
 ];
 
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 11] = [
     "nf_tables",
+    "nft_connlimit",
     "nft_ct",
+    "nft_limit",
     "nft_masq",
     "nft_chain_nat",
     "nf_conntrack_netlink",

@@ -1,6 +1,6 @@
 //! Live probes are silent when all is well, find what crosses, and leave nothing behind.
 
-use mvm_host::net::{Finding, Spot};
+use mvm_host::net::{Finding, Port, Spot};
 use mvm_model::record::Egress;
 
 use crate::world::{World, in_namespace, ip, nft, port, tenant};
@@ -31,6 +31,20 @@ fn a_right_network_is_silent_when_tried() {
         two_tenants(&world).await;
         assert_eq!(probe(&world).await, []);
         assert_eq!(world.net.probe(&[]).await.unwrap(), []);
+    });
+}
+
+/// A tap without an owner is anybody's to attach to who may open the device.
+#[test]
+fn a_probes_tap_is_roots_alone() {
+    in_namespace("a_probes_tap_is_roots_alone", |world| async move {
+        let seven = world.tenant(7, Egress::Internet).await;
+        let port = Port { owner_uid: Some(0), ..port(&seven, 254) };
+        world.net.ensure_port(&port).await.unwrap();
+        world.net.ensure_port(&port).await.unwrap();
+        assert!(ip("-d link show tn7i254").contains("user root"), "{}", ip("-d link"));
+        let spot = Spot { port, ..spot(7) };
+        assert_eq!(world.net.probe(&[spot]).await.unwrap(), []);
     });
 }
 

@@ -32,7 +32,7 @@ use crate::shim::{Order, SUBCOMMAND, Task};
 /// How long a shim may take until its VMM answers.
 pub(crate) const START: Duration = Duration::from_secs(45);
 /// The controllers a VM's limits need.
-const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+pub(crate) const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 impl Service {
     /// The control group a VM is put in.

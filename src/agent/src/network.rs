@@ -75,7 +75,8 @@ impl Service {
                 net_id: tenant.network.tenant_net_id,
                 subnet,
                 offset,
-                owner_uid: None,
+                // Nobody else may attach while it is there: it is up before we hold it.
+                owner_uid: Some(0),
                 isolation: Isolation::Shared,
             },
             resolver: found.records.iter().any(running),

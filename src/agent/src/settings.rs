@@ -52,7 +52,7 @@ pub struct Settings {
     pub probe_seconds: Option<u32>,
     /// What production does not insist on here.
     pub waive: Vec<Waiver>,
-    /// Builds of Firecracker this host trusts.
+    /// Builds of Firecracker and of its jailer this host trusts.
     pub firecracker_digests: Vec<Digest>,
 }
 

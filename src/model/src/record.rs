@@ -12,7 +12,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 pub use instance::{InstanceRecord, Wakes};
-pub use lease::{FIRST_VMM_UID, free_offset, free_uid};
+pub use lease::{FIRST_VMM_UID, RESOLVER_UID, free_offset, free_uid};
 pub use pool::PoolRecord;
 pub use tenant::{TenantNetwork, TenantRecord};
 

@@ -60,13 +60,19 @@ pub fn a_directory_is_all_bootstrap_takes(host: &HostVm) -> Outcome {
     // Nobody vouches for this build before the host's configuration does.
     let unlisted = host.mvm_refuses(&["bootstrap", "--production"], 4);
     assert!(unlisted.contains("unlisted: nobody vouches for this build"), "{unlisted}");
-    let digest = host.sh("sha256sum /var/lib/mvm/bin/firecracker | cut -d' ' -f1");
+    let digests = host.sh("cd /var/lib/mvm/bin; sha256sum firecracker jailer | cut -d' ' -f1");
+    let digests: Vec<_> = digests.lines().collect();
     let mut settings: serde_json::Value =
         serde_json::from_str(&host.text("/etc/mvm/host.json")).expect("the host's settings");
-    settings["firecracker_digests"] = serde_json::json!([digest]);
-    host.write("/etc/mvm/host.json", 0o644, settings.to_string().as_bytes());
-    let doctor = host.mvm(&["doctor"]);
-    assert!(doctor.contains("a build this host trusts"), "{doctor}");
+    let mut doctors_word_naming = |digests: &[&str]| {
+        settings["firecracker_digests"] = serde_json::json!(digests);
+        host.write("/etc/mvm/host.json", 0o644, settings.to_string().as_bytes());
+        host.mvm(&["doctor"])
+    };
+    let half = doctors_word_naming(&digests[..1]);
+    assert!(half.contains("its jailer is unlisted"), "{half}");
+    let both = doctors_word_naming(&digests);
+    assert!(both.contains("a build this host trusts"), "{both}");
     let production = told(&host.run(&["mvm", "bootstrap", "--production"]));
     assert!(!production.contains("unlisted"), "{production}");
     host.sh(&format!("cp {RELEASE}/* {INSTALLED}/"));

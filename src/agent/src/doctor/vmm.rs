@@ -7,12 +7,13 @@ use mvm_vmm::firecracker::{ALLOWED, Binaries, NotAllowed, Origin};
 use mvm_vmm::systemd;
 
 use super::{Check, Health};
+use crate::launch::CONTROLLERS;
 use crate::service::Service;
 use crate::settings::{LimitsPolicy, Settings};
 
 /// How a build one trusts is made known.
-const TRUST: &str =
-    "compare its SHA-256 with its publisher's, then name it in host.json: firecracker_digests";
+const TRUST: &str = "compare both SHA-256 with their publisher's, then name them in host.json: \
+                     firecracker_digests";
 
 impl Service {
     pub(super) async fn vmm_checks(&self) -> Vec<Check> {
@@ -24,7 +25,9 @@ impl Service {
             }
         };
         let found = self.firecracker().await;
-        vec![firecracker(&found, &settings), limits(&settings)]
+        let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
+        let limits = limits(&settings, systemd::is_running(), &controllers.unwrap_or_default());
+        vec![firecracker(&found, &settings), limits]
     }
 }
 
@@ -44,41 +47,49 @@ fn firecracker(found: &Result<Binaries, NotAllowed>, settings: &Settings) -> Che
             return Check::new("firecracker", health, error.to_string()).remedy(remedy).mandatory();
         }
     };
-    let (health, vouched) = match binaries.origin(&settings.firecracker_digests) {
-        Origin::Published => (Health::Good, "its publisher's build"),
-        Origin::Configured => (Health::Good, "a build this host trusts"),
-        Origin::Unlisted => (Health::Warning, "unlisted: nobody vouches for this build"),
+    let (health, vouched) = match binaries.origins(&settings.firecracker_digests) {
+        [Origin::Unlisted, _] => (Health::Warning, "unlisted: nobody vouches for this build"),
+        [_, Origin::Unlisted] => {
+            (Health::Warning, "its jailer is unlisted: nobody vouches for that build")
+        }
+        [Origin::Published, Origin::Published] => (Health::Good, "its publisher's build"),
+        [_, _] => (Health::Good, "a build this host trusts"),
     };
     let found = format!(
-        "{} at {}, {vouched}; sha256 {}",
+        "{} at {}, {vouched}; sha256 {}, of its jailer {}",
         binaries.version,
         binaries.firecracker.display(),
-        binaries.digest
+        binaries.digest,
+        binaries.jailer_digest
     );
     Check::new("firecracker", health, found).remedy(TRUST).mandatory()
 }
 
-fn limits(settings: &Settings) -> Check {
-    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    let (limits, systemd) = (settings.limits, systemd::is_running());
-    let remedy = match limits {
+/// systemd makes a unit without the controllers too, and leaves out what it cannot limit.
+fn limits(settings: &Settings, systemd: bool, controllers: &str) -> Check {
+    let has = |name: &str| controllers.split_whitespace().any(|have| have == name);
+    let lacks: Vec<_> = CONTROLLERS.into_iter().filter(|name| !has(name)).collect();
+    let remedy = match settings.limits {
         LimitsPolicy::None => {
             "take 'limits' away from host.json, or MVM_LIMITS from the environment"
         }
         LimitsPolicy::Required => {
-            "boot with systemd, or with control groups of version 2 (cpu, memory, pids)"
+            "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable="
         }
     };
-    let (health, found) = match (limits, systemd) {
-        (LimitsPolicy::None, _) => {
-            (Health::Warning, "VMs are started without limits: this host's settings say so")
+    let (health, found) = match (settings.limits, &lacks[..], systemd) {
+        (LimitsPolicy::None, ..) => {
+            (Health::Warning, "VMs are started without limits: this host's settings say so".into())
         }
-        (LimitsPolicy::Required, true) => (Health::Good, "each VM is a unit of systemd's"),
-        (LimitsPolicy::Required, false) if controllers.contains("memory") => {
-            (Health::Good, "each VM has a control group of its own")
+        (LimitsPolicy::Required, [], true) => {
+            (Health::Good, "each VM is a unit of systemd's".into())
         }
-        (LimitsPolicy::Required, false) => {
-            (Health::Warning, "neither systemd nor control groups: no Firecracker is started")
+        (LimitsPolicy::Required, [], false) => {
+            (Health::Good, "each VM has a control group of its own".into())
+        }
+        (LimitsPolicy::Required, lacks, _) => {
+            let lacks = lacks.join(", ");
+            (Health::Warning, format!("cgroup v2 lacks {lacks}: no Firecracker is started"))
         }
     };
     Check::new("limits", health, found).remedy(remedy).mandatory()
@@ -95,6 +106,7 @@ mod tests {
             jailer: "/usr/bin/jailer".into(),
             version: "1.15.1".into(),
             digest: Digest::of(b"a build"),
+            jailer_digest: Digest::of(b"its jailer"),
         }
     }
 
@@ -103,9 +115,16 @@ mod tests {
         let check = firecracker(&Ok(binaries()), &Settings::default());
         assert!(check.mandatory && check.health == Health::Warning);
         assert!(check.found.contains("unlisted"));
-        let firecracker_digests = vec![binaries().digest];
-        let trusted = Settings { firecracker_digests, ..Settings::default() };
-        assert_eq!(firecracker(&Ok(binaries()), &trusted).health, Health::Good);
+        let naming = |firecracker_digests| {
+            let trusted = Settings { firecracker_digests, ..Settings::default() };
+            firecracker(&Ok(binaries()), &trusted)
+        };
+        let half = naming(vec![binaries().digest]);
+        assert_eq!(half.health, Health::Warning);
+        assert!(half.found.contains("its jailer is unlisted"), "{}", half.found);
+        assert_eq!(naming(vec![binaries().jailer_digest]).health, Health::Warning);
+        let both = naming(vec![binaries().digest, binaries().jailer_digest]);
+        assert_eq!(both.health, Health::Good);
     }
 
     #[test]
@@ -119,7 +138,24 @@ mod tests {
 
     #[test]
     fn production_never_goes_without_limits() {
-        let check = limits(&Settings { limits: LimitsPolicy::None, ..Settings::default() });
+        let all = "cpuset cpu io memory pids\n";
+        let none = Settings { limits: LimitsPolicy::None, ..Settings::default() };
+        let check = limits(&none, true, all);
         assert!(check.mandatory && check.health == Health::Warning);
+        for systemd in [true, false] {
+            assert_eq!(limits(&Settings::default(), systemd, all).health, Health::Good);
+        }
+    }
+
+    #[test]
+    fn a_unit_limits_nothing_where_the_kernel_cannot() {
+        // The last is what `cgroup_disable=memory` leaves; "cpuset" is not "cpu".
+        for (controllers, lacks) in
+            [("", "cpu, memory, pids"), ("cpuset memory pids", "cpu"), ("cpu io pids", "memory")]
+        {
+            let check = limits(&Settings::default(), true, controllers);
+            assert_eq!(check.health, Health::Warning, "{controllers}");
+            assert!(check.found.contains(&format!("lacks {lacks}:")), "{}", check.found);
+        }
     }
 }

@@ -15,16 +15,20 @@ use super::client::{Asking, GuestClient};
 use super::error::{GuestError, clean};
 use super::stream::{Gone, Stream};
 
+/// Bytes taken of a file that says it has none: what a kernel makes up as it is read (`/proc`).
+const MOST_UNSIZED: u64 = 16 << 20;
 /// Entries of a directory that are taken from a guest.
 const MOST_ENTRIES: usize = 100_000;
 
 impl GuestClient {
     /// Copies a file's content into `to`; returns what the file is. `limit` is the longest time
-    /// without progress.
+    /// without progress. A file that grows meanwhile is copied as long as it was: a guest that
+    /// sends without end is stopped there.
     ///
     /// # Errors
     /// [`GuestError::NotFound`], [`GuestError::Refused`] when it is no regular file,
-    /// [`GuestError::Local`] when `to` fails.
+    /// [`GuestError::Protocol`] when much comes of a file without a size, [`GuestError::Local`]
+    /// when `to` fails.
     pub async fn read_file(
         &self,
         read: ReadFile,
@@ -32,19 +36,29 @@ impl GuestClient {
         limit: Duration,
     ) -> Result<FileStat, GuestError> {
         let mut asking = Asking::new(format!("reading {}", clean(&read.path)), limit);
+        let (offset, length) = (read.offset, read.length.unwrap_or(u64::MAX));
         let stream = self.open(&asking, &call("", Request::ReadFile(read)))?;
         let is_file = |message| match message {
             Message::File(stat) => Some(stat),
             _ => None,
         };
         let stat = Self::begin(&asking, &stream, is_file).await?;
+        let most = if stat.size == 0 { MOST_UNSIZED } else { stat.size.saturating_sub(offset) };
+        let most = most.min(length);
         let mut bytes = 0;
         loop {
             match asking.within(stream.recv()).await? {
                 Inbound::Data(FROM_GUEST, data) => {
-                    to.write_all(&data).await.map_err(|source| local(&asking, source))?;
-                    bytes += data.len() as u64;
-                    asking.moved();
+                    let fits = data.len().min(usize::try_from(most - bytes).unwrap_or(usize::MAX));
+                    let write = to.write_all(&data[..fits]).await;
+                    write.map_err(|source| local(&asking, source))?;
+                    bytes += fits as u64;
+                    if fits > 0 {
+                        asking.moved();
+                    }
+                    if fits < data.len() {
+                        return whole(&asking, stat, to).await;
+                    }
                 }
                 Inbound::Close(payload) => {
                     let told: Transferred = asking.outcome(&payload)?;
@@ -162,6 +176,19 @@ fn call(id: &str, request: Request) -> Call {
 
 fn local(asking: &Asking, source: std::io::Error) -> GuestError {
     GuestError::Local { doing: asking.doing.clone(), source }
+}
+
+/// As much as a file said it has came, and more is coming; dropping the stream tells the guest.
+async fn whole(
+    asking: &Asking,
+    stat: FileStat,
+    to: &mut (impl AsyncWrite + Unpin),
+) -> Result<FileStat, GuestError> {
+    if stat.size == 0 {
+        return Err(asking.protocol("a file without a size that does not end"));
+    }
+    to.flush().await.map_err(|source| local(asking, source))?;
+    Ok(stat)
 }
 
 async fn outcome<T: serde::de::DeserializeOwned>(

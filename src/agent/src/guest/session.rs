@@ -2,7 +2,7 @@
 //!
 //! The task ([`drive`]) ends when the transport ends, the last user of the session is gone, or
 //! the session is lost; with [`OnLoss::Reopen`] it opens a new one on the same transport instead,
-//! again and again until the guest answers.
+//! again and again until the guest answers, and the slower the less a session lasts.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -168,6 +168,7 @@ where
 }
 
 mod driver;
+mod losses;
 
 use driver::Driver;
 pub(super) use driver::fresh_nonce;

@@ -58,7 +58,7 @@ pub use error::{Holder, NetError};
 pub use mark::Generation;
 pub use own::OwnLink;
 pub use probe::Spot;
-pub use rules::{TABLE, document};
+pub use rules::{FlowLimits, TABLE, document};
 pub use tap::open_tap;
 pub use verify::{Expected, Finding, Report, Severity};
 
@@ -152,6 +152,7 @@ pub struct Net {
     dir: PathBuf,
     links: Links,
     nft: Nft,
+    limits: FlowLimits,
 }
 
 impl Net {
@@ -166,7 +167,14 @@ impl Net {
             dir: run_dir.join("net"),
             links: Links::open()?,
             nft: Nft::find(),
+            limits: FlowLimits::default(),
         })
+    }
+
+    /// The same host with other limits for what one guest may take of the connection tracker.
+    #[must_use]
+    pub fn with_limits(self, limits: FlowLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Our bridges and taps that exist now.

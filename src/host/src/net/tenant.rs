@@ -59,11 +59,12 @@ impl Net {
     }
 
     pub(super) async fn ensure_tenant_rules(&self, tenant: &TenantNet) -> Result<(), NetError> {
-        if self.tenant_rules_difference(tenant).await?.is_none() {
+        let listing = self.inet_listing().await?.unwrap_or_default();
+        if rules::tenant_difference(tenant, self.limits, &listing).is_none() {
             return Ok(());
         }
         let doing = format!("install the rules of tenant {}", tenant.tenant);
-        self.nft.apply(&doing, rules::tenant_commands(tenant)).await?;
+        self.nft.apply(&doing, rules::tenant_commands(tenant, self.limits, &listing)).await?;
         match self.tenant_rules_difference(tenant).await? {
             None => Ok(()),
             Some(problem) => Err(NetError::NotAsWritten {
@@ -81,7 +82,7 @@ impl Net {
         let Some(listing) = self.inet_listing().await? else {
             return Ok(Some("table inet mvm is missing".to_owned()));
         };
-        Ok(rules::tenant_difference(tenant, &listing))
+        Ok(rules::tenant_difference(tenant, self.limits, &listing))
     }
 
     pub(super) async fn inet_listing(&self) -> Result<Option<Listing>, NetError> {
@@ -124,11 +125,9 @@ impl Net {
     }
 
     async fn remove_tenant_rules(&self, network: &TenantNetwork) -> Result<(), NetError> {
-        if self.inet_listing().await?.is_none() {
-            return Ok(());
-        }
+        let Some(listing) = self.inet_listing().await? else { return Ok(()) };
         let doing = format!("remove the rules of net {}", network.tenant_net_id);
-        self.nft.apply(&doing, rules::tenant_removal(network)).await
+        self.nft.apply(&doing, rules::tenant_removal(network, &listing)).await
     }
 
     /// With the last tenant our tables go too, unless another mvm in this namespace uses them.

@@ -18,6 +18,9 @@ pub fn free_offset(network: &NetworkSpec, role: &Role, taken: &[Offset]) -> Opti
 /// `subuid`, `DynamicUser`, container uids) leave free, 1,879,048,192 to 2,147,483,647.
 pub const FIRST_VMM_UID: u32 = 1_900_000_000;
 
+/// The user and group of the tenants' resolver: in the same range, below all VMs'.
+pub const RESOLVER_UID: u32 = 1_899_999_953;
+
 /// The lowest free uid for a new instance.
 pub fn free_uid(taken: &[u32]) -> u32 {
     let mut uid = FIRST_VMM_UID;
@@ -63,6 +66,17 @@ mod tests {
     fn a_full_subnet_has_no_offset() {
         let taken: Vec<Offset> = (2..=14).map(Offset).collect();
         assert_eq!(free_offset(&small(), &Role::Worker, &taken), None);
+    }
+
+    #[test]
+    fn no_vm_is_ever_the_resolver() {
+        const { assert!(1_879_048_192 <= RESOLVER_UID && RESOLVER_UID < FIRST_VMM_UID) };
+        let mut taken = Vec::new();
+        for _ in 0..500 {
+            let uid = free_uid(&taken);
+            assert!(uid >= FIRST_VMM_UID && !taken.contains(&uid));
+            taken.push(uid);
+        }
     }
 
     proptest! {

@@ -124,10 +124,12 @@ pub struct Binaries {
     pub version: String,
     /// Digest of the VMM.
     pub digest: Digest,
+    /// Digest of the jailer, which runs as root.
+    pub jailer_digest: Digest,
 }
 
 /// What is known of who built a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// Its publisher states its digest.
     Published,
@@ -156,10 +158,8 @@ impl Binaries {
         if !ALLOWED.contains(&version.as_str()) {
             return Err(NotAllowed::Version { version });
         }
-        let digest = fs::read(&firecracker).map(|bytes| Digest::of(&bytes));
-        let digest = digest
-            .map_err(|source| NotAllowed::Unreadable { path: firecracker.clone(), source })?;
-        Ok(Self { firecracker, jailer, version, digest })
+        let (digest, jailer_digest) = (digest_of(&firecracker)?, digest_of(&jailer)?);
+        Ok(Self { firecracker, jailer, version, digest, jailer_digest })
     }
 
     /// Version and build: a snapshot of another one is not resumed.
@@ -167,15 +167,24 @@ impl Binaries {
         format!("{} ({})", self.version, self.digest.short())
     }
 
-    /// Who vouches for this build; `configured` is what this host's configuration names.
-    pub fn origin(&self, configured: &[Digest]) -> Origin {
-        let digest = self.digest.to_string();
-        match PUBLISHED.contains(&digest.as_str()) {
-            true => Origin::Published,
-            false if configured.contains(&self.digest) => Origin::Configured,
-            false => Origin::Unlisted,
-        }
+    /// Who vouches for the VMM and who for its jailer; `configured` is what this host's
+    /// configuration names.
+    pub fn origins(&self, configured: &[Digest]) -> [Origin; 2] {
+        [&self.digest, &self.jailer_digest].map(|digest| origin(digest, configured))
     }
+}
+
+fn origin(digest: &Digest, configured: &[Digest]) -> Origin {
+    match PUBLISHED.contains(&digest.to_string().as_str()) {
+        true => Origin::Published,
+        false if configured.contains(digest) => Origin::Configured,
+        false => Origin::Unlisted,
+    }
+}
+
+fn digest_of(path: &Path) -> Result<Digest, NotAllowed> {
+    let failed = |source| NotAllowed::Unreadable { path: path.to_owned(), source };
+    fs::read(path).map(|bytes| Digest::of(&bytes)).map_err(failed)
 }
 
 /// Why a version is not run.
@@ -321,14 +330,17 @@ mod tests {
 
     #[test]
     fn nobody_vouches_for_a_build_that_is_not_listed() {
-        let digest = Digest::of(b"built here");
+        let (digest, jailer_digest) = (Digest::of(b"built here"), Digest::of(b"and its jailer"));
         let binaries = Binaries {
             firecracker: "/f".into(),
             jailer: "/j".into(),
             version: "1.15.1".into(),
             digest: digest.clone(),
+            jailer_digest: jailer_digest.clone(),
         };
-        assert_eq!(binaries.origin(&[]), Origin::Unlisted);
-        assert_eq!(binaries.origin(&[digest]), Origin::Configured);
+        let (unlisted, configured) = (Origin::Unlisted, Origin::Configured);
+        assert_eq!(binaries.origins(&[]), [unlisted, unlisted]);
+        assert_eq!(binaries.origins(std::slice::from_ref(&digest)), [configured, unlisted]);
+        assert_eq!(binaries.origins(&[jailer_digest, digest]), [configured, configured]);
     }
 }

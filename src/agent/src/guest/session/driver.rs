@@ -8,6 +8,7 @@ use mvm_guest_proto::mux::Event;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until};
 
+use super::losses::Losses;
 use super::{Driving, OnLoss, Shared};
 use crate::guest::stream::Stream;
 
@@ -28,6 +29,23 @@ pub(in crate::guest) fn fresh_nonce() -> Nonce {
     nonce
 }
 
+/// When, with no session, something is to be done about it.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    /// What was said so far is given up for another attempt.
+    GiveUp(Instant),
+    /// The first attempt after a loss.
+    Reopen(Instant),
+}
+
+impl Next {
+    fn at(self) -> Instant {
+        match self {
+            Self::GiveUp(at) | Self::Reopen(at) => at,
+        }
+    }
+}
+
 /// What moves the bytes.
 pub(super) struct Driver<'a> {
     shared: &'a Arc<Shared>,
@@ -38,9 +56,10 @@ pub(super) struct Driver<'a> {
     heard: Instant,
     /// Since when a request waits to be seen by the guest.
     waiting_since: Option<Instant>,
-    /// When the attempt to open a session is given up for another.
-    attempt_ends: Instant,
+    next: Next,
     attempt: Duration,
+    opened: Option<Instant>,
+    losses: Losses,
 }
 
 /// Why one turn of the driver is the last.
@@ -58,8 +77,10 @@ impl<'a> Driver<'a> {
             chunk: Vec::new(),
             heard: now,
             waiting_since: None,
-            attempt_ends: now + FIRST_ATTEMPT,
+            next: Next::GiveUp(now + FIRST_ATTEMPT),
             attempt: FIRST_ATTEMPT,
+            opened: None,
+            losses: Losses::default(),
         }
     }
 
@@ -115,7 +136,7 @@ impl<'a> Driver<'a> {
         if !state.mux.is_open() {
             drop(state);
             self.waiting_since = None;
-            return (self.driving.on_loss == OnLoss::Reopen).then_some(self.attempt_ends);
+            return (self.driving.on_loss == OnLoss::Reopen).then_some(self.next.at());
         }
         let awaits = state.mux.awaits_answer();
         drop(state);
@@ -137,20 +158,38 @@ impl<'a> Driver<'a> {
         let is_open = self.shared.lock().mux.is_open();
         if is_open {
             self.shared.with_mux(|mux| mux.lost("the guest is silent"));
+        } else if matches!(self.next, Next::Reopen(_)) {
+            self.reopen();
         } else if self.chunk.is_empty() && self.shared.lock().mux.output().is_empty() {
             // Nobody answered what was sent completely: say it again.
             self.attempt = (self.attempt * 2).min(LAST_ATTEMPT);
             self.reopen();
         } else {
             // Nobody takes it yet, so saying more would not help.
-            self.attempt_ends = now + self.attempt;
+            self.next = Next::GiveUp(now + self.attempt);
         }
     }
 
     fn reopen(&mut self) {
         self.chunk.clear();
-        self.attempt_ends = Instant::now() + self.attempt;
+        self.next = Next::GiveUp(Instant::now() + self.attempt);
         self.shared.with_mux(|mux| mux.reopen(fresh_nonce()));
+    }
+
+    /// Opens another session, at once or after a while.
+    fn lose(&mut self, why: &str) {
+        let now = Instant::now();
+        let lasted = self.opened.take().map(|opened| now - opened);
+        let loss = self.losses.note(lasted);
+        if loss.is_news {
+            let times = self.losses.total;
+            tracing::warn!(%why, times, "the session with the guest agent was lost");
+        }
+        self.chunk.clear();
+        self.next = Next::Reopen(now + loss.pause);
+        if loss.pause.is_zero() {
+            self.reopen();
+        }
     }
 
     /// Wakes whoever an event concerns and hands out requests.
@@ -164,6 +203,7 @@ impl<'a> Driver<'a> {
             match event {
                 Event::SessionOpened => {
                     self.attempt = FIRST_ATTEMPT;
+                    self.opened = Some(Instant::now());
                     self.shared.changed.notify_waiters();
                 }
                 Event::SessionLost(why) => {
@@ -190,8 +230,7 @@ impl<'a> Driver<'a> {
             (None, _) => Turn::Next,
             (Some(why), OnLoss::Stop) => Turn::Last(why),
             (Some(why), OnLoss::Reopen) => {
-                tracing::warn!(%why, "the session with the guest agent was lost");
-                self.reopen();
+                self.lose(&why);
                 Turn::Next
             }
         }

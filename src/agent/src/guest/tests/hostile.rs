@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mvm_guest_proto::block::{Block, BlockKind};
 use mvm_guest_proto::frame::{Header, Kind};
+use mvm_guest_proto::message::{FROM_GUEST, ReadFile};
 use mvm_guest_proto::mux::Inbound;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -223,4 +224,38 @@ async fn a_lying_guest_gets_a_typed_error() {
     let escape = frame(1, Kind::Close, br#"{"error":{"kind":"refused","message":"\u001b[31m\n"}}"#);
     let error = asked(escape).await.to_string();
     assert!(!error.contains(|c: char| c.is_control()), "{error:?}");
+}
+
+/// Reads a file of a guest that says it has `size` bytes and answers with `data` and silence;
+/// less than the client thanks for with new credit.
+async fn read_from_liar(size: u64, data: Vec<u8>) -> (Result<u64, GuestError>, Vec<u8>) {
+    let stat = format!(
+        r#"{{"type":"file","kind":"file","size":{size},"mode":420,"uid":0,"gid":0,"mtime":0}}"#
+    );
+    let header = |payload: &[u8]| Header {
+        stream: 1,
+        length: payload.len(),
+        kind: Kind::Data,
+        channel: FROM_GUEST,
+    };
+    let pieces = data.chunks(5000).map(|piece| [&header(piece).encode()[..], piece].concat());
+    let answer = [frame(1, Kind::Message, stat.as_bytes()), pieces.collect::<Vec<_>>().concat()];
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    tokio::spawn(fake_guest(theirs, answer.concat()));
+    let client = GuestClient::connect(ours, Transport::Fresh, LIMIT).await.unwrap();
+    let read = ReadFile { path: "/f".into(), offset: 0, length: None };
+    let mut bytes = Vec::new();
+    let limit = Duration::from_millis(500);
+    let outcome = client.read_file(read, &mut bytes, limit).await.map(|stat| stat.size);
+    (outcome, bytes)
+}
+
+#[tokio::test]
+async fn a_file_has_no_more_bytes_than_it_said() {
+    let (outcome, bytes) = read_from_liar(10, vec![7; 20_000]).await;
+    assert_eq!((outcome.unwrap(), bytes), (10, vec![7; 10]));
+    // What the kernel makes up has no size, and ends all the same.
+    let (outcome, bytes) = read_from_liar(0, vec![7; 20_000]).await;
+    assert!(matches!(outcome, Err(GuestError::Timeout { .. })), "{outcome:?}");
+    assert_eq!(bytes.len(), 20_000);
 }

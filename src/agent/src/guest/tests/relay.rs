@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use mvm_guest_proto::block::{Block, BlockKind};
 use mvm_guest_proto::message::{ExecExit, ReadFile, WriteFile};
 use tempfile::TempDir;
-use tokio::io::{DuplexStream, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
@@ -186,6 +187,42 @@ async fn a_guest_that_falls_silent_is_found_again() {
             Err(error) => assert!(error.is_transient() && Instant::now() < end, "{error:?}"),
         }
     }
+}
+
+/// Answers every session on a port and breaks it with its first byte; counts them.
+async fn break_sessions(mut port: DuplexStream, limit: Duration) -> usize {
+    let mut seen = Vec::new();
+    let mut broken = 0;
+    let breaking = async {
+        let mut buffer = [0; 4000];
+        loop {
+            let n = port.read(&mut buffer).await.unwrap();
+            seen.extend_from_slice(&buffer[..n]);
+            let Some(at) = seen.windows(64).position(|bytes| {
+                Block::decode(bytes.try_into().unwrap())
+                    .is_some_and(|block| block.kind == BlockKind::Open)
+            }) else {
+                continue;
+            };
+            let open = Block::decode(seen[at..at + 64].try_into().unwrap()).unwrap();
+            seen.clear();
+            let accept = Block { kind: BlockKind::Accept, guest: [9; 16], ..open };
+            port.write_all(&accept.encode()).await.unwrap();
+            port.write_all(&[0xff; 100]).await.unwrap();
+            broken += 1;
+        }
+    };
+    let _ = tokio::time::timeout(limit, breaking).await;
+    broken
+}
+
+#[tokio::test]
+async fn a_guest_that_breaks_every_session_is_asked_less_and_less() {
+    let (ours, port) = tokio::io::duplex(4000);
+    let _relay = Relay::start(ours).await;
+    // At once, after 50, 100, 200 and 400 milliseconds; the next would be due after 1.55 s.
+    let sessions = break_sessions(port, Duration::from_millis(1200)).await;
+    assert!((3..=6).contains(&sessions), "{sessions}");
 }
 
 #[tokio::test]

@@ -48,6 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "GIB", default_value_t = Quotas::default().max_disk_gib)]
     max_disk: u64,
     /// What its guests may reach: none, internet, or networks like 192.0.2.0/24,198.51.100.7/32
+    /// (other names than the tenant's own are answered with internet only)
     #[arg(long, default_value = "internet", value_parser = parse_egress)]
     egress: Egress,
     /// Print JSON

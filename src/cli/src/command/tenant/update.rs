@@ -41,6 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "GIB")]
     max_disk: Option<u64>,
     /// What its guests may reach: none, internet, or networks like 192.0.2.0/24,198.51.100.7/32
+    /// (other names than the tenant's own are answered with internet only)
     #[arg(long, value_parser = parse_egress)]
     egress: Option<Egress>,
     /// Whether the instances of all its pools stay in memory

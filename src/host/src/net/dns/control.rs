@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::zone::Zone;
 
-/// A resolver that speaks another version is replaced.
-pub(super) const VERSION: u32 = 1;
+/// A resolver that speaks another version is replaced. The first one ran as a user that a VM may
+/// have.
+pub(super) const VERSION: u32 = 2;
 const MAX_FRAME: u32 = 16 << 20;
 
 /// What mvm asks.

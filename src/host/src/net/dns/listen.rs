@@ -1,7 +1,7 @@
 //! One tenant's sockets: takes questions, answers or forwards them, within bounds.
 //!
-//! A tenant that asks too much loses its own questions: at most [`IN_FLIGHT`] are being forwarded
-//! and [`CONNECTIONS`] TCP clients served at once, further ones are dropped.
+//! A tenant that asks too much loses its own questions: only what its [`Allowance`] has room for is
+//! forwarded, and [`CONNECTIONS`] TCP clients are served at once; further ones are dropped.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,16 +11,15 @@ use std::time::Duration;
 
 use hickory_proto::op::Message;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::allowance::Allowance;
 use super::answer::{Asked, Decision, decide, encode, udp_limit, unavailable};
 use super::upstream::{Transport, Upstreams, read_framed, write_framed};
 use super::zone::Zone;
 
-/// Forwarded questions of one tenant at a time.
-const IN_FLIGHT: usize = 64;
 /// TCP clients of one tenant at a time.
 const CONNECTIONS: usize = 16;
 /// The largest question.
@@ -48,7 +47,7 @@ impl Sockets {
 
     /// Serves until dropped; all its work ends with it.
     pub(super) async fn serve(self, zone: Current, upstreams: Upstreams) {
-        let allowance = Arc::new(Semaphore::new(IN_FLIGHT));
+        let allowance = Arc::new(Allowance::default());
         let tcp = serve_tcp(self.tcp, zone.clone(), upstreams.clone(), allowance.clone());
         tokio::join!(serve_udp(self.udp, zone, upstreams, allowance), tcp);
     }
@@ -62,7 +61,7 @@ async fn serve_udp(
     socket: UdpSocket,
     zone: Current,
     upstreams: Upstreams,
-    allowance: Arc<Semaphore>,
+    allowance: Arc<Allowance>,
 ) {
     let socket = Arc::new(socket);
     let mut work = JoinSet::new();
@@ -84,7 +83,7 @@ async fn serve_udp(
                 send(&socket, peer, encode(&message, limit(&message, &buffer[..length]))).await;
             }
             Decision::Forward(asked) => {
-                let Ok(permit) = allowance.clone().try_acquire_owned() else { continue };
+                let Some(permit) = allowance.take(Transport::Udp) else { continue };
                 let (socket, upstreams) = (socket.clone(), upstreams.clone());
                 work.spawn(async move {
                     let limit = udp_limit(asked.edns.map(|(payload, _)| payload));
@@ -130,7 +129,7 @@ async fn serve_tcp(
     listener: TcpListener,
     zone: Current,
     upstreams: Upstreams,
-    allowance: Arc<Semaphore>,
+    allowance: Arc<Allowance>,
 ) {
     let mut clients = JoinSet::new();
     loop {
@@ -150,7 +149,7 @@ async fn serve_client(
     mut stream: TcpStream,
     zone: Current,
     upstreams: Upstreams,
-    allowance: Arc<Semaphore>,
+    allowance: Arc<Allowance>,
 ) {
     const WHOLE: usize = u16::MAX as usize;
     while let Ok(Ok(question)) = timeout(IDLE, read_framed(&mut stream, MAX_QUESTION)).await {
@@ -159,7 +158,7 @@ async fn serve_client(
             Decision::Ignore => return,
             Decision::Answer(message) => encode(&message, WHOLE),
             Decision::Forward(asked) => {
-                let Ok(_permit) = allowance.try_acquire() else { return };
+                let Some(_permit) = allowance.take(Transport::Tcp) else { return };
                 forward(&upstreams, &asked, Transport::Tcp, WHOLE).await
             }
         };

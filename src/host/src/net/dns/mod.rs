@@ -14,6 +14,7 @@
 //!
 //! Each socket is bound to its bridge, so a tenant's questions can only come from that tenant.
 
+mod allowance;
 mod answer;
 mod control;
 mod listen;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use mvm_model::NetId;
 use mvm_model::failpoint::{self, Effect};
+use mvm_model::record::RESOLVER_UID;
 
 use super::error::NetError;
 use super::lock;
@@ -41,9 +43,9 @@ use control::{Held, Reply, Request};
 pub use serve::{Serve, ServeError, serve};
 pub use zone::{Forwarding, Zone};
 
-/// The resolver's user and group when the caller has no better: a number between the ranges
-/// distributions, containers and VMs use, that nobody has.
-pub const UNPRIVILEGED: u32 = 1_900_000_053;
+/// The resolver's user and group when the caller has no better: a number that nobody else has, no
+/// VM either.
+pub const UNPRIVILEGED: u32 = RESOLVER_UID;
 
 const SOCKET: &str = "dns.sock";
 const LOG: &str = "dns.log";

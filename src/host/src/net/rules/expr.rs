@@ -55,6 +55,12 @@ pub(super) fn known_connection() -> Value {
     compare("in", json!({ "ct": { "key": "state" } }), json!(["established", "related"]))
 }
 
+/// It would be a new entry of the connection tracker.
+pub(super) fn new_connection() -> Value {
+    let status = json!({ "&": [{ "ct": { "key": "status" } }, "confirmed"] });
+    compare("==", status, json!(0))
+}
+
 /// Jumps by what a map says about the interface.
 pub(super) fn by_interface(key: &str, map: &str) -> Value {
     json!({ "vmap": { "key": meta(key), "data": format!("@{map}") } })

@@ -68,6 +68,11 @@ impl Listing {
         self.sets.get(set).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// Whether there is a set or map of that name.
+    pub(super) fn has_set(&self, name: &str) -> bool {
+        self.sets.contains_key(name)
+    }
+
     /// The names of all chains.
     pub(in super::super) fn chain_names(&self) -> impl Iterator<Item = &str> {
         self.chains.keys().map(String::as_str)

@@ -6,6 +6,7 @@
 //!            forward ────┴─────────────────►├─ t<n>_from    own egress policy, else drop
 //!                                           └─ t<n>_to      replies, else drop
 //!            postrouting                       masquerade what leaves a tenant
+//!                                           sets t<n>_open, t<n>_new: connections of each guest
 //!  netdev mvm   tn<n>i<o>  ingress of one tap: anti-spoof, default drop
 //! ```
 //!
@@ -25,12 +26,14 @@ use sha2::{Digest as _, Sha256};
 
 mod base;
 mod expr;
+mod flows;
 mod listing;
 mod port;
 mod tenant;
 
 pub(super) use base::{Uplinks, guarded_uplinks, uplink_commands};
 use base::{base_chains, base_sets};
+pub use flows::FlowLimits;
 pub(super) use listing::Listing;
 pub(super) use port::PortRules;
 use tenant::{elements, tenant_chains};
@@ -197,16 +200,22 @@ pub(super) fn add_table(family: Family) -> Value {
 }
 
 /// Everything `inet mvm` needs for one tenant, as the commands of one transaction. The shared
-/// part is declared each time: it is the same for all, so tenants need not know each other.
-pub(super) fn tenant_commands(tenant: &TenantNet) -> Vec<Value> {
+/// part is declared each time: it is the same for all, so tenants need not know each other. What
+/// cannot be declared twice is where `listing` lacks it.
+pub(super) fn tenant_commands(
+    tenant: &TenantNet,
+    limits: FlowLimits,
+    listing: &Listing,
+) -> Vec<Value> {
     let mut commands = shared_commands();
-    commands.extend(tenant_chains(tenant).iter().flat_map(Chain::commands));
+    commands.extend(flows::declarations(&tenant.network, listing));
+    commands.extend(tenant_chains(tenant, limits).iter().flat_map(Chain::commands));
     commands.extend(elements(&tenant.network).into_iter().map(|e| e.command("add")));
     commands
 }
 
 /// Commands that remove a tenant's chains and entries, whichever of them are there.
-pub(super) fn tenant_removal(network: &TenantNetwork) -> Vec<Value> {
+pub(super) fn tenant_removal(network: &TenantNetwork, listing: &Listing) -> Vec<Value> {
     let names = tenant::chain_names(network);
     let mut commands: Vec<Value> = vec![add_table(Family::Inet)];
     commands.extend(base_sets());
@@ -216,6 +225,7 @@ pub(super) fn tenant_removal(network: &TenantNetwork) -> Vec<Value> {
         commands.extend([element.command("add"), element.command("delete")]);
     }
     commands.extend(names.iter().flat_map(|name| removal(Family::Inet, name)));
+    commands.extend(flows::removals(network, listing));
     commands
 }
 
@@ -229,8 +239,12 @@ pub(super) fn table_removal() -> Vec<Value> {
 }
 
 /// The first thing in a listing of `inet mvm` that differs from what a tenant needs.
-pub(super) fn tenant_difference(tenant: &TenantNet, listing: &Listing) -> Option<String> {
-    let chains = base_chains().into_iter().chain(tenant_chains(tenant));
+pub(super) fn tenant_difference(
+    tenant: &TenantNet,
+    limits: FlowLimits,
+    listing: &Listing,
+) -> Option<String> {
+    let chains = base_chains().into_iter().chain(tenant_chains(tenant, limits));
     chains.into_iter().find_map(|chain| chain.difference(listing)).or_else(|| {
         let elements = elements(&tenant.network);
         let missing = elements.iter().find(|element| !element.is_in(listing))?;
@@ -247,9 +261,12 @@ fn shared_commands() -> Vec<Value> {
 }
 
 /// The complete ruleset of these tenants and ports as one `nft -j -f` document, for loading it
-/// elsewhere (another kernel, another namespace). The ports' taps must exist there.
+/// elsewhere (another kernel, another namespace), where nothing of ours is yet. The ports' taps
+/// must exist there.
 pub fn document(tenants: &[TenantNet], ports: &[super::Port]) -> String {
-    let mut commands: Vec<Value> = tenants.iter().flat_map(tenant_commands).collect();
+    let (limits, nothing) = (FlowLimits::default(), Listing::default());
+    let of_tenant = |tenant| tenant_commands(tenant, limits, &nothing);
+    let mut commands: Vec<Value> = tenants.iter().flat_map(of_tenant).collect();
     commands.push(add_table(Family::Netdev));
     for port in ports {
         if let Ok(rules) = PortRules::of(port) {

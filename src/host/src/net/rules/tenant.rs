@@ -9,6 +9,7 @@ use super::base::{ENTER, FROM, GATEWAYS, INPUT, TO};
 use super::expr::{
     accept, accept_if, drop_if, ipv6, is, is_not, known_connection, network, networks, to,
 };
+use super::flows::{self, FlowLimits};
 use super::{Chain, Family, Listing, Rule, TABLE, TenantNet};
 
 /// Never reachable from a guest as "the internet": not globally routable, or the fleet's own
@@ -97,7 +98,7 @@ pub(in super::super) fn chain_names(network: &TenantNetwork) -> [String; 4] {
 }
 
 /// A tenant's chains. Each ends in a verdict, so nothing falls back into the base chains.
-pub(in super::super) fn tenant_chains(tenant: &TenantNet) -> [Chain; 4] {
+pub(in super::super) fn tenant_chains(tenant: &TenantNet, limits: FlowLimits) -> [Chain; 4] {
     let chain = |which: &str, rules| Chain {
         family: Family::Inet,
         name: name(&tenant.network, which),
@@ -106,8 +107,8 @@ pub(in super::super) fn tenant_chains(tenant: &TenantNet) -> [Chain; 4] {
     };
     [
         chain("enter", enter(&tenant.network)),
-        chain("input", input(&tenant.network)),
-        chain("from", from_tenant(tenant)),
+        chain("input", input(&tenant.network, limits)),
+        chain("from", from_tenant(tenant, limits)),
         chain("to", to_tenant(&tenant.egress)),
     ]
 }
@@ -122,12 +123,16 @@ fn enter(net: &TenantNetwork) -> Vec<Rule> {
     ]
 }
 
-fn input(net: &TenantNetwork) -> Vec<Rule> {
+/// A question to the resolver by UDP is an entry for half a minute, and one the kernel gives up
+/// first when it runs out of them: how many there are is bounded by how fast they come.
+fn input(net: &TenantNetwork, limits: FlowLimits) -> Vec<Rule> {
     let gateway = net.ipv4_subnet.gateway().to_string();
     let dns =
         |protocol: &str| accept_if([is("ip", "daddr", gateway.clone()), is(protocol, "dport", 53)]);
     vec![
+        flows::rate(net, limits),
         Rule::new("DNS", dns("udp")),
+        flows::count(net, limits, [is("tcp", "dport", 53)]),
         Rule::new("DNS over TCP", dns("tcp")),
         Rule::new("answers to the host", accept_if([known_connection()])),
         Rule::new("guest to host", drop_if([])),
@@ -136,11 +141,15 @@ fn input(net: &TenantNetwork) -> Vec<Rule> {
 
 /// Guests never answer connections from outside, so everything they send outward is the first
 /// direction of a flow: judged by its destination alone, also when the policy changed meanwhile.
-fn from_tenant(tenant: &TenantNet) -> Vec<Rule> {
+fn from_tenant(tenant: &TenantNet, limits: FlowLimits) -> Vec<Rule> {
     let net = &tenant.network;
     let own = net.tenant_net_id.bridge();
     let own_mac = net.tenant_net_id.bridge_mac().to_string();
     let mut rules = vec![
+        // Before anything is accepted: under br_netfilter what stays within a tenant is tracked
+        // too. The cheap question first.
+        flows::rate(net, limits),
+        flows::count(net, limits, []),
         // Routed back into its own LAN: a detour around port isolation.
         Rule::new("hairpin", drop_if([to(&own), is("ether", "daddr", own_mac)])),
         // Bridged frames pass here only under br_netfilter; within a tenant is allowed.

@@ -144,7 +144,7 @@ impl Net {
             (bridge.mtu != MTU).then(|| format!("has MTU {}, not {MTU}", bridge.mtu)),
             (!bridge.up).then(|| "is down".to_owned()),
             (addresses != [address]).then(|| format!("has addresses {addresses:?}, not {address}")),
-            rules::tenant_difference(tenant, &seen.inet),
+            rules::tenant_difference(tenant, self.limits, &seen.inet),
         ];
         problems.extend(setting_problems(&name, tenant));
         problems.into_iter().flatten().map(|problem| error(&name, problem, ENSURE)).collect()
