@@ -1,6 +1,9 @@
 //! What ends a VM or a start without anybody asking the instance for it: it is told why, and the
 //! agent hears of it at once.
 
+use std::fs;
+use std::path::Path;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -58,6 +61,17 @@ pub fn whoever_is_cut_off_is_told_why(world: &World) -> Outcome {
     Outcome::Passed
 }
 
+/// The VMM of a run directory, once it runs and its supervisor listens for its guest.
+fn booting(dir: &Path) -> Option<Pid> {
+    let changed = |name: &str| dir.join(name).metadata().and_then(|meta| meta.modified()).ok();
+    let record = fs::read(dir.join("vmm.json")).ok()?;
+    let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
+    let pid = i32::try_from(record["process"]["pid"].as_i64()?).ok()?;
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    let listens = changed("guest.sock")? > changed("vmm.json")?;
+    (comm.starts_with("qemu") && listens).then(|| Pid::from_raw(pid))
+}
+
 /// A start that is called off, by Ctrl-C or by another's stop, leaves what was there.
 pub fn a_start_can_be_called_off(world: &World) -> Outcome {
     let one = world.members(POOL).remove(0);
@@ -65,25 +79,30 @@ pub fn a_start_can_be_called_off(world: &World) -> Outcome {
     let console = world.ok(&["instance", "logs", &one, "--console"]);
     assert!(console.contains("ready"), "what it said stays: {console}");
     let args = ["instance", "start", one.as_str()];
+    let dir = world.path("run/vm").join(one.rsplit('/').next().expect("an id"));
     let begun = || {
         let start = spawn(world.command(&args));
-        let boots = || world.instance(&one)["transition"] == "starting";
-        world.eventually("it boots", SOON, boots);
-        start
+        world.eventually("it boots", SOON, || booting(&dir).is_some());
+        let vmm = booting(&dir).expect("it boots");
+        // It does not come to its end before it is called off.
+        kill(vmm, Signal::SIGSTOP).expect("it takes a signal");
+        assert_eq!(world.instance(&one)["transition"], "starting");
+        (start, vmm)
     };
-    let start = begun();
+    let (start, _) = begun();
     kill(Pid::from_raw(start.id() as i32), Signal::SIGINT).expect("it takes a signal");
     assert_eq!(wait(start, &args).status.code(), Some(130));
     assert_eq!(world.status(&one), "stopped");
     assert!(reason(world, &one).contains("called off"), "{}", reason(world, &one));
-    let start = begun();
+    let (start, _) = begun();
     world.ok(&["instance", "stop", &one]);
     let said = wait(start, &args);
     assert_eq!(said.status.code(), Some(4), "{}", told(&said));
     assert_eq!(world.status(&one), "stopped");
-    let left = begun();
+    let (left, vmm) = begun();
     kill(Pid::from_raw(left.id() as i32), Signal::SIGKILL).expect("it takes a signal");
     wait(left, &args);
+    kill(vmm, Signal::SIGCONT).expect("it takes a signal");
     world.ok(&args);
     let events = world.ok(&["events", "aa", "--last", "3"]);
     assert!(events.contains("was interrupted"), "the killed start is told: {events}");
