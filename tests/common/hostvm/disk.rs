@@ -24,7 +24,7 @@ pub enum PowerCut {
     LosesUnflushed,
     /// They are there: a disk whose cache has a battery.
     KeepsUnflushed,
-    /// About half of their sectors are there, chosen by this seed: what real disks do.
+    /// About half of their physical sectors are there, chosen by this seed: what real disks do.
     KeepsSome(u64),
 }
 
@@ -115,6 +115,9 @@ fn copy(from: &Path, to: &Path) {
 }
 
 const SECTOR: usize = 512;
+/// What a disk writes whole or not at all: a physical sector. With less no file system could trust
+/// its own superblock, which is two of the logical ones.
+const WHOLE: usize = 4096;
 /// `dm-log-writes`, version 1: a superblock and then entries, each one sector and its data.
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const DISCARD: u64 = 1 << 2;
@@ -152,9 +155,9 @@ fn replay(log: &Path, disk: &File, acknowledged: u64, cut: PowerCut) -> io::Resu
         PowerCut::KeepsSome(seed) => Box::new(coin(seed)),
     };
     while let Some(entry) = next(&mut log, size)? {
-        for (sector, offset) in entry.data.chunks(SECTOR).zip((entry.offset..).step_by(SECTOR)) {
+        for (part, offset) in entry.data.chunks(WHOLE).zip((entry.offset..).step_by(WHOLE)) {
             if keeps() {
-                disk.write_all_at(sector, offset)?;
+                disk.write_all_at(part, offset)?;
             }
         }
     }

@@ -56,15 +56,27 @@ pub(super) fn stand_by(vm: &Supervised) -> io::Result<()> {
 
 async fn end_when_told(mut signals: Signal, vm: ProcessId, told: Arc<AtomicBool>) {
     while signals.recv().await.is_some() {
-        // Of a VM that ended by itself systemd ends the rest: nobody asked for that.
-        if !process::is_alive(&vm) {
-            continue;
+        // Of a VM that ended by itself, or was too large, systemd ends the rest: nobody asked for
+        // that.
+        if process::is_alive(&vm) && !was_too_large() {
+            told.store(true, Ordering::SeqCst);
         }
-        told.store(true, Ordering::SeqCst);
         if let Err(error) = process::kill(&vm, END).await {
             eprintln!("cannot end the VM: {error}");
         }
     }
+}
+
+/// Whether the kernel ended something of our unit for its memory. It may take a while to be gone.
+fn was_too_large() -> bool {
+    let group = || {
+        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+        fs::read_to_string(format!("/sys/fs/cgroup{group}/memory.events")).ok()
+    };
+    let events = group().unwrap_or_default();
+    let killed = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    killed.is_some_and(|count| count != "0")
 }
 
 /// The starter. No thread exists yet.
