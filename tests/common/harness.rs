@@ -24,6 +24,12 @@ pub trait Place: Sized {
     /// A scenario failed: whatever tells why is kept or told.
     fn failed(&self, _scenario: &str) {}
 
+    /// Whether the place itself broke under a scenario that failed, and is good again: then the
+    /// scenario tells nothing and runs once more.
+    fn recovered(&self) -> bool {
+        false
+    }
+
     /// Goes away and returns what is left that should not be.
     fn leave(self) -> Vec<String>;
 }
@@ -93,7 +99,12 @@ pub fn main<P: Place>(world: &str, scenarios: &[Scenario<P>]) -> ExitCode {
         Ok(entered) => {
             for (name, scenario) in scenarios.iter().filter(|(name, _)| wanted(name)) {
                 let started = Instant::now();
-                let outcome = catch_unwind(AssertUnwindSafe(|| scenario(&entered)));
+                let run = || catch_unwind(AssertUnwindSafe(|| scenario(&entered)));
+                let mut outcome = run();
+                if outcome.is_err() && entered.recovered() {
+                    println!("{name}: its place broke; once more");
+                    outcome = run();
+                }
                 let took = started.elapsed().as_secs_f64();
                 if outcome.is_err() {
                     entered.failed(name);

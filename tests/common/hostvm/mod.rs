@@ -27,7 +27,7 @@ mod image;
 mod machine;
 mod parts;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -60,6 +60,8 @@ pub struct HostVm {
     shape: Shape,
     disk: RefCell<Disk>,
     running: RefCell<Option<Running>>,
+    /// How often its kernel panicked.
+    panics: Cell<usize>,
 }
 
 struct Running {
@@ -90,7 +92,14 @@ impl HostVm {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let disk = RefCell::new(Disk::new(&dir, &image, &parts.root));
-        let host = Self { name: name.into(), dir, shape, disk, running: RefCell::new(None) };
+        let host = Self {
+            name: name.into(),
+            dir,
+            shape,
+            disk,
+            running: RefCell::new(None),
+            panics: Cell::new(0),
+        };
         host.boot_again();
         Ok(host)
     }
@@ -295,6 +304,23 @@ impl Place for HostVm {
         eprintln!("collected in {}; the console ended with\n{}", dir.display(), {
             tail(&dir.join("console"), 30)
         });
+    }
+
+    /// The kernel of an emulated processor that emulates another dies now and then in a page
+    /// fault; nothing it runs can cause that. What ran then is brought up again.
+    fn recovered(&self) -> bool {
+        let panics = self.console().matches("Kernel panic - not syncing").count();
+        if panics == self.panics.replace(panics) {
+            return false;
+        }
+        self.cut_power_and_boot(PowerCut::KeepsUnflushed);
+        for instance in self.mvm_json(&["instance", "list"]).as_array().into_iter().flatten() {
+            let field = |name: &str| instance[name].as_str().unwrap_or_default();
+            let path = [field("tenant_id"), field("pool_id"), field("instance_id")].join("/");
+            let verb = if field("status") == "sleeping" { "wake" } else { "start" };
+            self.run(&["mvm", "instance", verb, &path]);
+        }
+        true
     }
 
     fn leave(self) -> Vec<String> {

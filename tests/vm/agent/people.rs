@@ -139,12 +139,13 @@ fn destroy_at_once(world: &World) {
 pub fn who_is_at_it_is_named(world: &World) -> Outcome {
     let member = world.members("aa/workers").remove(0);
     let args = ["instance", "stop", member.as_str()];
-    let lock = world.instance_dir(&member).join(".lock");
-    let first = spawn(world.command(&args));
+    let mut stop = world.command(&args);
+    stop.env("MVM_FAILPOINT", "hold@mvm/before:power-off#1");
+    let first = spawn(stop);
     let (pid, name) = (Pid::from_raw(first.id() as i32), format!("(pid {})", first.id()));
-    let holds = || fs::read_to_string(&lock).is_ok_and(|text| text.contains(&name));
+    let stat = format!("/proc/{pid}/status");
+    let holds = || fs::read_to_string(&stat).is_ok_and(|text| text.contains("State:\tT"));
     world.eventually("it is at the instance", SOON, holds);
-    kill(pid, Signal::SIGSTOP).expect("it takes a signal");
     let records = fs::File::options().write(true).open(world.path("state/.lock"));
     let records = records.expect("the records' lock");
     fs::write(world.path("state/.lock"), "mvm pool scale (pid 1)").expect("written");
