@@ -289,6 +289,19 @@ impl HostVm {
     }
 }
 
+impl HostVm {
+    fn instances(&self) -> Vec<serde_json::Value> {
+        self.mvm_json(&["instance", "list"]).as_array().cloned().unwrap_or_default()
+    }
+
+    fn has_crashed_guest(&self) -> bool {
+        self.instances().iter().any(|instance| {
+            let why = instance["reason"].as_str().unwrap_or_default();
+            why.contains("kernel panicked") || why.contains("did not say why")
+        })
+    }
+}
+
 fn note(dir: &Path, why: &str) -> PathBuf {
     let _ = fs::write(dir.join("not-looked-at"), why);
     dir.to_owned()
@@ -306,15 +319,16 @@ impl Place for HostVm {
         });
     }
 
-    /// The kernel of an emulated processor that emulates another dies now and then in a page
-    /// fault; nothing it runs can cause that. What ran then is brought up again.
+    /// A kernel on an emulated processor that emulates another dies now and then in a page fault,
+    /// the machine's own or a guest's. What ran then is brought up again.
     fn recovered(&self) -> bool {
         let panics = self.console().matches("Kernel panic - not syncing").count();
-        if panics == self.panics.replace(panics) {
+        let of_its_own = panics != self.panics.replace(panics);
+        if self.running.borrow().is_none() || !(of_its_own || self.has_crashed_guest()) {
             return false;
         }
         self.cut_power_and_boot(PowerCut::KeepsUnflushed);
-        for instance in self.mvm_json(&["instance", "list"]).as_array().into_iter().flatten() {
+        for instance in self.instances() {
             let field = |name: &str| instance[name].as_str().unwrap_or_default();
             let path = [field("tenant_id"), field("pool_id"), field("instance_id")].join("/");
             let verb = if field("status") == "sleeping" { "wake" } else { "start" };
