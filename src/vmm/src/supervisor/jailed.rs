@@ -107,11 +107,13 @@ impl Start<'_> {
         console: OwnedFd,
         locks: Vec<OwnedFd>,
     ) -> Result<Supervised, StartError> {
-        // Open until the jailer has it: a fifo without a writer is at its end.
-        let (log, _log_end) = self.jail.log(self.spec())?;
+        let (log, log_end) = self.jail.log(self.spec())?;
         let console = super::drain(self.spec(), CONSOLE_LOG, console)?;
         let log = super::drain(self.spec(), VMM_LOG, log)?;
-        let process = match self.jailer(binds, waiting).await {
+        let jailer = self.jailer(binds, waiting).await;
+        // Until the trampoline had it the fifo was at its end; from now on it ends with the VMM.
+        drop(log_end);
+        let process = match jailer {
             Ok(process) => process,
             Err(Failed::Start(error)) => return Err(error),
             Err(Failed::Ended(how)) => {
