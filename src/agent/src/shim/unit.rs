@@ -51,7 +51,10 @@ pub(super) fn stand_by(vm: &Supervised) -> io::Result<()> {
     let signals = signal(SignalKind::terminate())?;
     fs::write(format!("/sys/fs/cgroup{group}/cgroup.procs"), "0")?;
     tokio::spawn(end_when_told(signals, vm.process().clone(), vm.told()));
-    fs::write("/proc/self/oom_score_adj", "-1000")
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
+        eprintln!("cannot save ourselves from the memory limit: {error}");
+    }
+    Ok(())
 }
 
 async fn end_when_told(mut signals: Signal, vm: ProcessId, told: Arc<AtomicBool>) {
