@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             ("many_wakes_of_one_are_one", together::many_wakes_of_one_are_one),
             ("a_wake_calls_a_sleep_off", together::a_wake_calls_a_sleep_off),
             ("one_that_stays_paused_goes_on_later", together::one_that_stays_paused_goes_on_later),
+            ("one_that_ends_on_its_way_has_ended", together::one_that_ends_on_its_way_has_ended),
             (
                 "a_burst_of_one_delays_the_other_once",
                 together::a_burst_of_one_delays_the_other_once,

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::common::world::{spawn, told};
 use crate::common::{Outcome, World};
@@ -83,6 +85,31 @@ pub fn one_that_stays_paused_goes_on_later(world: &World) -> Outcome {
     assert_eq!((&view["status"], &view["pid"]), (&"running".into(), &before));
     let snapshots = world.instance_dir(worker).join("snapshots");
     assert_eq!(fs::read_dir(snapshots).expect("snapshots").count(), 0, "a snapshot is left");
+    Outcome::Passed
+}
+
+/// Its VM ends by itself while it is put to sleep: that is said, and it is over.
+pub fn one_that_ends_on_its_way_has_ended(world: &World) -> Outcome {
+    crate::fakes!();
+    let worker = &world.members(POOL)[0];
+    let vmm = world.instance(worker)["pid"].as_i64().expect("a pid");
+    let mut command = world.command(&["instance", "sleep", worker]);
+    command.env("MVM_FAILPOINT", "hold@mvm/after:pause-vm#1");
+    let sleep = spawn(command);
+    let pid = i64::from(sleep.id());
+    world.eventually("it is held there", SOON, || is_held(pid));
+    signal(vmm, Signal::SIGKILL);
+    world.eventually("its VMM is gone", SOON, || !Path::new(&format!("/proc/{vmm}/exe")).exists());
+    signal(pid, Signal::SIGCONT);
+    let sleep = end(sleep);
+    assert_eq!(sleep.status.code(), Some(1), "{}", told(&sleep));
+    let error = String::from_utf8_lossy(&sleep.stderr).into_owned();
+    let said = "ended while it was put to sleep: the VM ended by itself (SIGKILL)";
+    assert!(error.contains(said), "{error}");
+    assert!(error.contains(&format!("mvm instance start {worker}")), "{error}");
+    let view = world.instance(worker);
+    assert_eq!((&view["status"], &view["transition"]), (&"failed".into(), &Value::Null));
+    world.ok(&["instance", "start", worker]);
     Outcome::Passed
 }
 

@@ -75,7 +75,7 @@ impl Driver<'_> {
 
     /// Writes down that the VM ended by itself. A VM that no state owns is ended; one that waits
     /// for the wake of a sleeping instance is left to it.
-    async fn settle_exit(&mut self) -> Result<()> {
+    pub(super) async fn settle_exit(&mut self) -> Result<()> {
         if self.record.state.vm().is_none() {
             return match self.service.waiting_vmm(&self.record) {
                 Some(_) => Ok(()),

@@ -11,6 +11,7 @@ use mvm_model::record::InstanceRecord;
 use mvm_model::snapshot::{DevicesFile, DriveStamp, Kind as SnapshotKind, Manifest};
 use mvm_model::state::{State, Transition, VmRef};
 use mvm_model::vm::Vmm;
+use mvm_vmm::process;
 
 use super::Driver;
 use crate::blueprint;
@@ -145,7 +146,10 @@ impl Driver<'_> {
         error: Error,
     ) -> Error {
         if let Err(stays) = self.resume_vm().await {
-            return self.still_paused(&error, stays);
+            return match process::is_alive(&vm.process) {
+                true => self.still_paused(&error, stays),
+                false => self.ended_meanwhile(machine, error).await,
+            };
         }
         self.record.note = Some(match machine.wake_guest().await {
             Ok(problems) => {
@@ -168,6 +172,24 @@ impl Driver<'_> {
             Ok(()) => error,
             Err(worse) => worse,
         }
+    }
+
+    /// Its VM ended by itself on the way: what became of it is written down like any such end.
+    async fn ended_meanwhile(&mut self, machine: &Machine, why: Error) -> Error {
+        // Also waits for its supervisor, which notes how.
+        if let Err(stays) = machine.kill().await {
+            return stays;
+        }
+        self.record.transition = None;
+        if let Err(worse) = self.settle_exit().await {
+            return worse;
+        }
+        let path = self.record.path();
+        let end = self.record.note.as_deref().unwrap_or("nobody saw how");
+        let text = format!("its VM ended while it was put to sleep: {end}");
+        Error::new(Kind::Failed, &path, text)
+            .hint(format!("its data drive was kept; 'mvm instance start {path}'"))
+            .because(why)
     }
 
     fn still_paused(&self, why: &Error, stays: Error) -> Error {
