@@ -260,7 +260,8 @@ impl HostVm {
 
     /// Keeps what tells how the machine is in a directory, which is returned.
     pub fn collect(&self, name: &str) -> PathBuf {
-        const LOOK: [(&str, &str); 5] = [
+        const LOOK: [(&str, &str); 6] = [
+            ("instances", INSTANCES),
             ("journal", "journalctl -b --no-pager -o short-monotonic"),
             ("processes", "ps axo pid,ppid,uid,cgroup:60,stat,etime,args"),
             ("units", "systemctl --no-pager list-units --all 'mvm*'; systemctl --failed"),
@@ -289,18 +290,11 @@ impl HostVm {
     }
 }
 
-impl HostVm {
-    fn instances(&self) -> Vec<serde_json::Value> {
-        self.mvm_json(&["instance", "list"]).as_array().cloned().unwrap_or_default()
-    }
-
-    fn has_crashed_guest(&self) -> bool {
-        self.instances().iter().any(|instance| {
-            let why = instance["reason"].as_str().unwrap_or_default();
-            why.contains("kernel panicked") || why.contains("did not say why")
-        })
-    }
-}
+/// What mvm says of its instances, the VMMs and consoles of those that are gone among it.
+const INSTANCES: &str = "mvm instance list --json; mvm events; \
+    for path in $(mvm instance list --json | \
+        perl -MJSON::PP -0777 -ne 'print \"$_->{tenant_id}/$_->{pool_id}/$_->{instance_id} \" for @{decode_json $_}'); \
+    do for of in vmm console; do echo \"== $of of $path\"; mvm instance logs $path --$of; done; done";
 
 fn note(dir: &Path, why: &str) -> PathBuf {
     let _ = fs::write(dir.join("not-looked-at"), why);
@@ -319,16 +313,15 @@ impl Place for HostVm {
         });
     }
 
-    /// A kernel on an emulated processor that emulates another dies now and then in a page fault,
-    /// the machine's own or a guest's. What ran then is brought up again.
+    /// The machine's own kernel, on an emulated processor that emulates another, died in a page
+    /// fault once. What ran then is brought up again.
     fn recovered(&self) -> bool {
         let panics = self.console().matches("Kernel panic - not syncing").count();
-        let of_its_own = panics != self.panics.replace(panics);
-        if self.running.borrow().is_none() || !(of_its_own || self.has_crashed_guest()) {
+        if panics == self.panics.replace(panics) || self.running.borrow().is_none() {
             return false;
         }
         self.cut_power_and_boot(PowerCut::KeepsUnflushed);
-        for instance in self.instances() {
+        for instance in self.mvm_json(&["instance", "list"]).as_array().into_iter().flatten() {
             let field = |name: &str| instance[name].as_str().unwrap_or_default();
             let path = [field("tenant_id"), field("pool_id"), field("instance_id")].join("/");
             let verb = if field("status") == "sleeping" { "wake" } else { "start" };

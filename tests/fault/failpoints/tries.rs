@@ -90,9 +90,10 @@ pub fn cycle(fake: &Fake, steps: &[Step]) {
     let names: Vec<_> = steps.iter().map(|step| step.name).collect();
     println!("    {}: {tried} cases, not come to: {missed:?}", names.join(", "));
     assert!(failures.is_empty(), "{failures:#?}");
-    // A quick host's VMs are gone before anybody has to end them; that every failpoint is come to
-    // somewhere is looked at apart.
-    assert!(missed.len() * 5 <= tried, "not come to: {missed:#?}");
+    // On a quick host a VM that was told to end is gone before anybody has to end it. That this
+    // too is come to somewhere is looked at apart.
+    missed.retain(|case| !case.contains(Effect::EndProcess.word()));
+    assert!(missed.len() * 10 <= tried, "not come to: {missed:#?}");
 }
 
 /// Runs a command once to see what it comes to, and once more: the second time changes nothing.
