@@ -24,10 +24,10 @@ pub trait Place: Sized {
     /// A scenario failed: whatever tells why is kept or told.
     fn failed(&self, _scenario: &str) {}
 
-    /// Whether the place itself broke under a scenario that failed, and is good again: then the
-    /// scenario tells nothing and runs once more.
-    fn recovered(&self) -> bool {
-        false
+    /// What of the place itself broke under a scenario that failed, when that is whole again: then
+    /// the scenario tells nothing and runs once more.
+    fn recovered(&self) -> Option<String> {
+        None
     }
 
     /// Goes away and returns what is left that should not be.
@@ -65,6 +65,9 @@ impl Place for OwnImages {
     }
 }
 
+/// How often a scenario whose place broke is tried again.
+const RECOVERIES: usize = 2;
+
 /// A named scenario.
 pub type Scenario<P> = (&'static str, fn(&P) -> Outcome);
 
@@ -101,8 +104,12 @@ pub fn main<P: Place>(world: &str, scenarios: &[Scenario<P>]) -> ExitCode {
                 let started = Instant::now();
                 let run = || catch_unwind(AssertUnwindSafe(|| scenario(&entered)));
                 let mut outcome = run();
-                if outcome.is_err() && entered.recovered() {
-                    println!("{name}: its place broke; once more");
+                for _ in 0..RECOVERIES {
+                    if outcome.is_ok() {
+                        break;
+                    }
+                    let Some(broke) = entered.recovered() else { break };
+                    println!("{name}: its place broke ({broke}); once more");
                     outcome = run();
                 }
                 let took = started.elapsed().as_secs_f64();

@@ -49,7 +49,9 @@ pub(crate) struct Aftermath {
 
 /// What became of a state whose VM ended by itself, by what its supervisor saw of that.
 fn after_exit(exit: Option<&ExitRecord>, was_running: bool) -> Aftermath {
-    let guest = exit.filter(|exit| was_running && exit.how == ExitKind::Code(0));
+    let shut_down = |exit: &ExitRecord| exit.guest == Some(GuestEnd::Shutdown);
+    let guest =
+        exit.filter(|exit| was_running && (exit.how == ExitKind::Code(0) || shut_down(exit)));
     let off =
         |reason: &str| Aftermath { state: State::Stopped, reason: reason.into(), is_its_own: true };
     let failed = |reason: String| Aftermath {
@@ -66,6 +68,9 @@ fn after_exit(exit: Option<&ExitRecord>, was_running: bool) -> Aftermath {
         // A kernel that panics resets the machine, which ends the VMM like a power-off does.
         (Some(Some(GuestEnd::Panicked(why))), _) => {
             failed(format!("its guest's kernel panicked: {why}"))
+        }
+        (Some(Some(GuestEnd::Shutdown)), _) => {
+            failed("its guest's processor shut down (a triple fault)".into())
         }
         (Some(Some(GuestEnd::TurnedOff)), _) => off("its guest turned itself off"),
         (Some(Some(GuestEnd::Restarted)), _) => off("its guest turned itself off or rebooted"),
@@ -165,6 +170,10 @@ mod tests {
         let panicked = after(ExitKind::Code(0), panic.clone(), true);
         assert!(matches!(panicked.state, State::Failed { .. }));
         assert_eq!(panicked.reason, "its guest's kernel panicked: no init");
+        for code in [0, 1] {
+            let shut_down = after(ExitKind::Code(code), Some(GuestEnd::Shutdown), true);
+            assert_eq!(shut_down.reason, "its guest's processor shut down (a triple fault)");
+        }
         // Its console is of before: a paused guest ends nothing.
         let killed = after(ExitKind::Signal(9), panic, true);
         assert_eq!(killed.reason, "the VM ended by itself (SIGKILL)");

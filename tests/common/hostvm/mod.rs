@@ -26,6 +26,7 @@ mod disk;
 mod image;
 mod machine;
 mod parts;
+mod recovery;
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -313,21 +314,8 @@ impl Place for HostVm {
         });
     }
 
-    /// The machine's own kernel, on an emulated processor that emulates another, died in a page
-    /// fault once. What ran then is brought up again.
-    fn recovered(&self) -> bool {
-        let panics = self.console().matches("Kernel panic - not syncing").count();
-        if panics == self.panics.replace(panics) || self.running.borrow().is_none() {
-            return false;
-        }
-        self.cut_power_and_boot(PowerCut::KeepsUnflushed);
-        for instance in self.mvm_json(&["instance", "list"]).as_array().into_iter().flatten() {
-            let field = |name: &str| instance[name].as_str().unwrap_or_default();
-            let path = [field("tenant_id"), field("pool_id"), field("instance_id")].join("/");
-            let verb = if field("status") == "sleeping" { "wake" } else { "start" };
-            self.run(&["mvm", "instance", verb, &path]);
-        }
-        true
+    fn recovered(&self) -> Option<String> {
+        self.recover()
     }
 
     fn leave(self) -> Vec<String> {

@@ -80,8 +80,11 @@ pub fn three_sleeps_lose_nothing(host: &HostVm) -> Outcome {
     let limits = limiters(host);
     for generation in 1..=3 {
         if generation == 2 {
-            // It is in the middle of a line when it is put to sleep.
-            exec(host, "yes >/dev/console 2>&1 & echo $! >/run/noise");
+            // It is in the middle of its lines when it is put to sleep.
+            exec(
+                host,
+                "while sleep 0.02; do seq 9 >/dev/console; done >/dev/null 2>&1 & echo $! >/run/noise",
+            );
         }
         sleep(host, &path);
         let waits = waiting(host);

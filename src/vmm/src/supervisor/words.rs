@@ -3,7 +3,8 @@
 //!
 //! A VMM does not tell apart a guest that panics, one that restarts and one that turns itself off:
 //! all end it with exit code 0. Its kernel says so at a level that is always printed. A guest can
-//! print the same words itself; it deceives nobody but its owner.
+//! print the same words itself; it deceives nobody but its owner. One whose processor shuts down
+//! says nothing any more: Firecracker's log does, and its exit code is then 0 or 1.
 
 use std::io;
 use std::path::Path;
@@ -33,6 +34,8 @@ pub enum GuestEnd {
     TurnedOff,
     /// It restarted, which ends a VM; also how our guest agent turns a machine off.
     Restarted,
+    /// Its processor shut down: it could not even tell its kernel of a fault (a triple fault).
+    Shutdown,
 }
 
 /// The last lines of one of its logs.
@@ -72,9 +75,18 @@ pub fn keep_only_logs(run_dir: &Path) -> io::Result<()> {
     failpoint::after(Effect::RemoveFile)
 }
 
-/// How its guest ended it, when that said so.
+/// How its guest ended it, when that or the VMM said so.
 pub(super) fn guest_end(run_dir: &Path) -> Option<GuestEnd> {
-    last_end(&said_by(run_dir, CONSOLE_LOG, LONG_TAIL))
+    match shut_down(&said_by(run_dir, VMM_LOG, TAIL)) {
+        true => Some(GuestEnd::Shutdown),
+        false => last_end(&said_by(run_dir, CONSOLE_LOG, LONG_TAIL)),
+    }
+}
+
+/// Whether the VMM's log says that a processor shut down (KVM_EXIT_SHUTDOWN), in Firecracker's
+/// words.
+fn shut_down(log: &[u8]) -> bool {
+    String::from_utf8_lossy(log).contains("exit reason on vcpu run: Shutdown")
 }
 
 fn last_end(console: &[u8]) -> Option<GuestEnd> {
@@ -111,6 +123,13 @@ mod tests {
             "[    9.0] Kernel panic - not syncing: sysrq triggered crash\r\n[    9.0] CPU: 0\r\n{traces}"
         );
         assert_eq!(end(&said), Some(GuestEnd::Panicked("sysrq triggered crash".into())));
+    }
+
+    #[test]
+    fn a_processor_that_shut_down_is_what_the_vmm_says() {
+        let log = b"[i-1:fc_vcpu 0:ERROR] Unexpected exit reason on vcpu run: Shutdown\n";
+        assert!(shut_down(log));
+        assert!(!shut_down(b"Unexpected exit reason on vcpu run: Unknown\n"));
     }
 
     #[test]
