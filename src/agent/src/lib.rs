@@ -15,6 +15,7 @@
 mod activity;
 mod admission;
 pub mod audit;
+mod behind;
 pub mod blueprint;
 pub mod bootstrap;
 pub mod build;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mvm_model::InstancePath;
 use mvm_model::failpoint::Effect;
 use mvm_model::state::Status;
+use mvm_vmm::ExitRecord;
 use mvm_vmm::process::Waited;
 use tokio::net::UnixStream;
 
@@ -30,6 +31,8 @@ const SLEEP_PREP: Duration = Duration::from_secs(60);
 const WAKE: Duration = Duration::from_secs(30);
 /// How long one attempt to be heard lasts while the guest boots.
 const ATTEMPT: Duration = Duration::from_secs(2);
+/// How long its supervisor may take to write down how a VM ended that is gone.
+const NOTED: Duration = Duration::from_secs(3);
 /// Pause between attempts that failed at once.
 const RETRY: Duration = Duration::from_millis(20);
 /// The most output [`Service::exec_captured`] keeps, bytes.
@@ -75,7 +78,7 @@ impl Machine {
                 return Err(Error::new(Kind::Interrupted, path, "interrupted while it booted"));
             }
             if self.living_vm().is_none() {
-                return Err(self.ended_while_booting());
+                return Err(self.ended_while_booting().await);
             }
             if Instant::now() > deadline {
                 let text = format!("the guest agent did not answer within {} s", BOOT.as_secs());
@@ -98,9 +101,13 @@ impl Machine {
         }
     }
 
-    fn ended_while_booting(&self) -> Error {
-        let exit = mvm_vmm::ExitRecord::load(self.run_dir()).ok().flatten();
-        let how = exit.as_ref().map_or_else(|| "it is gone".into(), |exit| exit.how.to_string());
+    async fn ended_while_booting(&self) -> Error {
+        let exit = self.exit_once_noted().await;
+        let how = exit.as_ref().map(|exit| match &exit.guest {
+            Some(end) => end.to_string(),
+            None => exit.how.to_string(),
+        });
+        let how = how.unwrap_or_else(|| "nobody saw how".into());
         let last = exit.and_then(|exit| exit.last_console.last().or(exit.last_log.last()).cloned());
         let error = Error::new(
             Kind::Failed,
@@ -110,6 +117,17 @@ impl Machine {
         match last {
             Some(line) => error.because(format!("its last words were: {line}")),
             None => error,
+        }
+    }
+
+    /// How its VM, which is gone, ended: its supervisor writes that down a moment later.
+    async fn exit_once_noted(&self) -> Option<ExitRecord> {
+        let deadline = Instant::now() + NOTED;
+        loop {
+            match ExitRecord::load(self.run_dir()).ok().flatten() {
+                None if Instant::now() < deadline => tokio::time::sleep(RETRY).await,
+                exit => return exit,
+            }
         }
     }
 

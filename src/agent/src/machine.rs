@@ -26,6 +26,7 @@ use mvm_vmm::{
 };
 use nix::sys::signal::Signal;
 
+use crate::behind::Behind;
 use crate::blueprint::Blueprint;
 use crate::error::{About, Classify, Error, Kind, Result};
 use crate::failpoint::{around, at};
@@ -263,14 +264,16 @@ impl Machine {
     pub async fn save(&self, dir: &Path, cancel: impl Future<Output = ()> + Send) -> Result<()> {
         let path = self.record.path();
         let deadline = transfer_deadline(self.record.resources.mem_mib);
+        let files = SnapshotFiles::in_dir(dir);
         let mut vm = self.connect().await?;
+        let behind = Behind::start(&files.memory);
         let save = async {
-            vm.snapshot(&SnapshotFiles::in_dir(dir), deadline, cancel)
-                .await
-                .map(drop)
-                .about(&path, "write its memory")
+            let saved = vm.snapshot(&files, deadline, cancel).await;
+            saved.map(drop).about(&path, "write its memory")
         };
-        around(Effect::SaveMemory, &path, save).await
+        let saved = around(Effect::SaveMemory, &path, save).await;
+        let synced = behind.finish().await;
+        saved.and(synced.about(&path, "write its memory to the disk"))
     }
 
     /// Loads memory and devices into a VM launched with [`StartMode::Restore`]; it stays paused.

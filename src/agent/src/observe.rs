@@ -66,14 +66,10 @@ fn after_exit(exit: Option<&ExitRecord>, was_running: bool) -> Aftermath {
             is_its_own: false,
         },
         // A kernel that panics resets the machine, which ends the VMM like a power-off does.
-        (Some(Some(GuestEnd::Panicked(why))), _) => {
-            failed(format!("its guest's kernel panicked: {why}"))
+        (Some(Some(end @ (GuestEnd::Panicked(_) | GuestEnd::Shutdown))), _) => {
+            failed(end.to_string())
         }
-        (Some(Some(GuestEnd::Shutdown)), _) => {
-            failed("its guest's processor shut down (a triple fault)".into())
-        }
-        (Some(Some(GuestEnd::TurnedOff)), _) => off("its guest turned itself off"),
-        (Some(Some(GuestEnd::Restarted)), _) => off("its guest turned itself off or rebooted"),
+        (Some(Some(end)), _) => off(&end.to_string()),
         (Some(None), _) => off("its guest ended its VM and did not say why"),
         (None, Some(exit)) => failed(format!("the VM ended by itself ({})", exit.how)),
         (None, None) => {

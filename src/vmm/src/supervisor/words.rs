@@ -6,8 +6,8 @@
 //! print the same words itself; it deceives nobody but its owner. One whose processor shuts down
 //! says nothing any more: Firecracker's log does, and its exit code is then 0 or 1.
 
-use std::io;
 use std::path::Path;
+use std::{fmt, io};
 
 use mvm_model::failpoint::{self, Effect};
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,17 @@ pub enum GuestEnd {
     Restarted,
     /// Its processor shut down: it could not even tell its kernel of a fault (a triple fault).
     Shutdown,
+}
+
+impl fmt::Display for GuestEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(why) => write!(f, "its guest's kernel panicked: {why}"),
+            Self::TurnedOff => f.write_str("its guest turned itself off"),
+            Self::Restarted => f.write_str("its guest turned itself off or rebooted"),
+            Self::Shutdown => f.write_str("its guest's processor shut down (a triple fault)"),
+        }
+    }
 }
 
 /// The last lines of one of its logs.
