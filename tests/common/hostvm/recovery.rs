@@ -46,7 +46,9 @@ impl HostVm {
         let path = path_of(instance);
         let log = self.run(&["mvm", "instance", "logs", &path, "--vmm"]);
         let reason = instance["reason"].as_str().unwrap_or_default();
-        let shut_down = String::from_utf8_lossy(&log.stdout).contains("vcpu run: Shutdown");
+        let said = String::from_utf8_lossy(&log.stdout);
+        let last = said.rsplit("another VM of this instance begins").next().unwrap_or_default();
+        let shut_down = last.contains("vcpu run: Shutdown");
         let panicked = reason.contains("kernel panicked");
         (shut_down || panicked).then(|| format!("{path}: {reason}"))
     }
