@@ -2,40 +2,68 @@
 //! gets a whole place again.
 //!
 //! QEMU's emulation of AMD's virtualization loses its way now and then, most when a guest leaves
-//! it often: the machine's kernel panics, or a guest's processor shuts down, also of guests that
-//! never slept. Only what says so itself counts: anything else is the product's doing.
+//! it often: the machine's kernel panics, the machine stops altogether, or a guest's processor
+//! shuts down, also of guests that never slept. Only what says so itself counts: anything else is
+//! the product's doing.
+
+use std::process::Output;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::HostVm;
 use super::disk::PowerCut;
 
+/// How long a machine that is not broken may take for what is asked here.
+const LIMIT: Duration = Duration::from_secs(120);
+/// How long it may take for next to nothing.
+const GLANCE: Duration = Duration::from_secs(30);
+
 impl HostVm {
     /// What broke under the last scenario, when something did; it is whole again then.
     pub(super) fn recover(&self) -> Option<String> {
-        let panics = self.console().matches("Kernel panic - not syncing").count();
         self.running.borrow().as_ref()?;
-        let broke = if panics == self.panics.replace(panics) {
-            let broke = self.instances().iter().find_map(|instance| self.crash_of(instance))?;
-            Some(broke)
-        } else {
-            self.cut_power_and_boot(PowerCut::KeepsUnflushed);
-            Some("the kernel of the host VM panicked".into())
+        let broke = match self.machine_broke() {
+            Some(broke) => {
+                self.cut_power_and_boot(PowerCut::KeepsUnflushed);
+                broke
+            }
+            None => self.instances().iter().find_map(|instance| self.crash_of(instance))?,
         };
         for instance in self.instances() {
-            match instance["status"].as_str() {
-                Some("sleeping") => {
-                    drop(self.run(&["mvm", "instance", "wake", &path_of(&instance)]))
-                }
-                Some("running" | "warm") => {}
-                _ => drop(self.run(&["mvm", "instance", "start", &path_of(&instance)])),
-            }
+            let verb = match instance["status"].as_str() {
+                Some("running" | "warm") => continue,
+                Some("sleeping") => "wake",
+                _ => "start",
+            };
+            self.ask(&["mvm", "instance", verb, &path_of(&instance)]);
         }
-        broke
+        Some(broke)
+    }
+
+    fn machine_broke(&self) -> Option<String> {
+        let panics = self.console().matches("Kernel panic - not syncing").count();
+        if panics != self.panics.replace(panics) {
+            return Some("the kernel of the host VM panicked".into());
+        }
+        // What answers needs nothing of mvm's.
+        self.ask_within(GLANCE, &["true"])
+            .is_none()
+            .then(|| "the host VM stopped altogether".into())
+    }
+
+    fn ask(&self, command: &[&str]) -> Option<Output> {
+        self.ask_within(LIMIT, command)
+    }
+
+    fn ask_within(&self, limit: Duration, command: &[&str]) -> Option<Output> {
+        self.channel(|channel| channel.run(command, &[], limit)).ok()
     }
 
     fn instances(&self) -> Vec<Value> {
-        self.mvm_json(&["instance", "list"]).as_array().cloned().unwrap_or_default()
+        let list = self.ask(&["mvm", "instance", "list", "--json"]);
+        let list = list.and_then(|list| serde_json::from_slice(&list.stdout).ok());
+        list.and_then(|list: Value| list.as_array().cloned()).unwrap_or_default()
     }
 
     /// How an instance's guest was lost to the emulator, when it was.
@@ -44,7 +72,7 @@ impl HostVm {
             return None;
         }
         let path = path_of(instance);
-        let log = self.run(&["mvm", "instance", "logs", &path, "--vmm"]);
+        let log = self.ask(&["mvm", "instance", "logs", &path, "--vmm"])?;
         let reason = instance["reason"].as_str().unwrap_or_default();
         let said = String::from_utf8_lossy(&log.stdout);
         let last = said.rsplit("another VM of this instance begins").next().unwrap_or_default();
