@@ -6,73 +6,77 @@
 //! between pages. A group that never wrote before is made to sleep longest, which took a guest of
 //! 128 MiB beyond its deadline.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mvm_host::file::{self, Context, FileError};
+use mvm_host::file;
+use mvm_model::InstancePath;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::disk::aside;
+use crate::error::{About, Error, Kind, Result};
+
 /// Between two looks at what was written meanwhile.
 const PACE: Duration = Duration::from_millis(10);
+const DOING: &str = "write its memory to the disk";
 
-/// A file that is synced time and again while somebody else writes it.
+/// A file that is synced time and again while somebody else writes it. Dropped, it ends by itself
+/// and nobody waits for the disk.
 pub(crate) struct Behind {
     stop: oneshot::Sender<()>,
-    file: PathBuf,
-    task: JoinHandle<Result<(), FileError>>,
+    task: JoinHandle<Result<()>>,
 }
 
 impl Behind {
-    /// Begins; the file may not exist yet.
-    pub(crate) fn start(file: &Path) -> Self {
+    /// Begins for an instance; the file may not exist yet.
+    pub(crate) fn start(path: &InstancePath, file: &Path) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let file = file.to_owned();
-        Self { stop, task: tokio::spawn(follow(file.clone(), stopped)), file }
+        Self { stop, task: tokio::spawn(follow(path.clone(), file.to_owned(), stopped)) }
     }
 
-    /// Ends it.
+    /// Ends it, after what it is at.
     ///
     /// # Errors
     /// What syncing said. Who syncs the file later may not be told again: what was written is
     /// worth nothing then.
-    pub(crate) async fn finish(self) -> Result<(), FileError> {
+    pub(crate) async fn finish(self) -> Result<()> {
         drop(self.stop);
-        ended(self.task.await, &self.file)
+        let failed = |error| Error::new(Kind::Failed, "", format!("cannot {DOING}")).because(error);
+        self.task.await.map_err(failed)?
     }
 }
 
-async fn follow(file: PathBuf, mut stopped: oneshot::Receiver<()>) -> Result<(), FileError> {
+async fn follow(
+    path: InstancePath,
+    file: PathBuf,
+    mut stopped: oneshot::Receiver<()>,
+) -> Result<()> {
     while timeout(PACE, &mut stopped).await.is_err() {
-        let path = file.clone();
-        let synced = tokio::task::spawn_blocking(move || match path.exists() {
-            true => file::sync(&path),
+        let file = file.clone();
+        let sync = move || match file.exists() {
+            true => file::sync(&file),
             false => Ok(()),
-        });
-        ended(synced.await, &file)?;
+        };
+        aside(DOING, sync).await?.about(&path, DOING)?;
     }
     Ok(())
-}
-
-/// A task that panicked synced nothing.
-fn ended(
-    task: Result<Result<(), FileError>, tokio::task::JoinError>,
-    file: &Path,
-) -> Result<(), FileError> {
-    task.map_err(io::Error::other).doing("sync", file)?
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn path() -> InstancePath {
+        "acme/workers/i-0000beef".parse().unwrap()
+    }
+
     #[tokio::test]
     async fn a_file_that_comes_later_is_followed_to_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("memory");
-        let behind = Behind::start(&file);
+        let behind = Behind::start(&path(), &file);
         tokio::time::sleep(PACE * 2).await;
         std::fs::write(&file, "x").unwrap();
         tokio::time::sleep(PACE * 2).await;
@@ -81,7 +85,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_synced_is_told() {
-        let behind = Behind::start(Path::new("/dev/null"));
+        let behind = Behind::start(&path(), Path::new("/dev/null"));
         // It ends by itself.
         while !behind.task.is_finished() {
             tokio::task::yield_now().await;
