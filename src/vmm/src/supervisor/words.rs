@@ -86,12 +86,11 @@ pub fn keep_only_logs(run_dir: &Path) -> io::Result<()> {
     failpoint::after(Effect::RemoveFile)
 }
 
-/// How its guest ended it, when that or the VMM said so.
+/// How its guest ended it, when that or the VMM said so. Its own word counts first: a kernel that
+/// restarts or panics may shut its processor down on purpose.
 pub(super) fn guest_end(run_dir: &Path) -> Option<GuestEnd> {
-    match shut_down(&said_by(run_dir, VMM_LOG, TAIL)) {
-        true => Some(GuestEnd::Shutdown),
-        false => last_end(&said_by(run_dir, CONSOLE_LOG, LONG_TAIL)),
-    }
+    let said = last_end(&said_by(run_dir, CONSOLE_LOG, LONG_TAIL));
+    said.or_else(|| shut_down(&said_by(run_dir, VMM_LOG, TAIL)).then_some(GuestEnd::Shutdown))
 }
 
 /// Whether the VMM's log says that a processor shut down (KVM_EXIT_SHUTDOWN), in Firecracker's
@@ -141,6 +140,16 @@ mod tests {
         let log = b"[i-1:fc_vcpu 0:ERROR] Unexpected exit reason on vcpu run: Shutdown\n";
         assert!(shut_down(log));
         assert!(!shut_down(b"Unexpected exit reason on vcpu run: Unknown\n"));
+    }
+
+    #[test]
+    fn what_a_guest_said_itself_counts_before_what_its_vmm_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = "[fc_vcpu 0:ERROR] Unexpected exit reason on vcpu run: Shutdown\n";
+        std::fs::write(dir.path().join(VMM_LOG), log).unwrap();
+        assert_eq!(guest_end(dir.path()), Some(GuestEnd::Shutdown));
+        std::fs::write(dir.path().join(CONSOLE_LOG), "reboot: Restarting system\n").unwrap();
+        assert_eq!(guest_end(dir.path()), Some(GuestEnd::Restarted));
     }
 
     #[test]
