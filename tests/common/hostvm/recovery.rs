@@ -28,7 +28,7 @@ impl HostVm {
                 self.cut_power_and_boot(PowerCut::KeepsUnflushed);
                 broke
             }
-            None => self.instances().iter().find_map(|instance| self.crash_of(instance))?,
+            None => self.instances().iter().find_map(crash_of)?,
         };
         for instance in self.instances() {
             let verb = match instance["status"].as_str() {
@@ -65,21 +65,13 @@ impl HostVm {
         let list = list.and_then(|list| serde_json::from_slice(&list.stdout).ok());
         list.and_then(|list: Value| list.as_array().cloned()).unwrap_or_default()
     }
+}
 
-    /// How an instance's guest was lost to the emulator, when it was.
-    fn crash_of(&self, instance: &Value) -> Option<String> {
-        if matches!(instance["status"].as_str(), Some("running" | "warm" | "sleeping")) {
-            return None;
-        }
-        let path = path_of(instance);
-        let log = self.ask(&["mvm", "instance", "logs", &path, "--vmm"])?;
-        let reason = instance["reason"].as_str().unwrap_or_default();
-        let said = String::from_utf8_lossy(&log.stdout);
-        let last = said.rsplit("another VM of this instance begins").next().unwrap_or_default();
-        let shut_down = last.contains("vcpu run: Shutdown");
-        let panicked = reason.contains("kernel panicked");
-        (shut_down || panicked).then(|| format!("{path}: {reason}"))
-    }
+/// How an instance's guest was lost to the emulator, when it was.
+fn crash_of(instance: &Value) -> Option<String> {
+    let reason = instance["reason"].as_str()?;
+    let is_lost = instance["status"] == "failed" && reason.contains("processor shut down");
+    is_lost.then(|| format!("{}: {reason}", path_of(instance)))
 }
 
 fn path_of(instance: &Value) -> String {
