@@ -49,6 +49,10 @@ fn main() -> ExitCode {
                 "a_paused_guest_answers_after_its_resume",
                 instance::a_paused_guest_answers_after_its_resume,
             ),
+            (
+                "a_guest_whose_processor_shuts_down_has_failed",
+                instance::a_guest_whose_processor_shuts_down_has_failed,
+            ),
             ("three_sleeps_lose_nothing", instance::three_sleeps_lose_nothing),
             ("limits_hold", instance::limits_hold),
             (

@@ -69,6 +69,18 @@ pub fn a_paused_guest_answers_after_its_resume(host: &HostVm) -> Outcome {
     Outcome::Passed
 }
 
+/// A guest that restarts by a triple fault and says nothing has failed, and may be started.
+pub fn a_guest_whose_processor_shuts_down_has_failed(host: &HostVm) -> Outcome {
+    let path = path(host);
+    let shut_down = "echo triple >/sys/kernel/reboot/type; echo b >/proc/sysrq-trigger";
+    host.run(&["mvm", "instance", "exec", &path, "--", "sh", "-c", shut_down]);
+    host.eventually("its end is known", GUEST, "mvm instance list | grep -q Failed");
+    let reason = text_of(&view(host)["reason"]);
+    assert_eq!(reason, "its guest's processor shut down (a triple fault)");
+    host.mvm(&["instance", "start", &path]);
+    Outcome::Passed
+}
+
 /// Memory and disk are what they were, each generation in another VMM and another jail.
 pub fn three_sleeps_lose_nothing(host: &HostVm) -> Outcome {
     let path = path(host);
@@ -319,11 +331,22 @@ fn api(host: &HostVm, calls: &[&str]) -> String {
     host.ok(&[&["perl", "-e", API, socket.as_str()], calls].concat())
 }
 
-/// The instance of a tenant, as a list shows it.
+/// The instance of a tenant, as a list shows it. A scenario that runs without those before it gets
+/// one that runs.
 pub fn view_of(host: &HostVm, tenant: &str) -> serde_json::Value {
+    seen(host, tenant).unwrap_or_else(|| {
+        let pool = format!("{tenant}/web");
+        create(host, tenant, &pool);
+        let view = seen(host, tenant).expect("an instance");
+        let path = format!("{pool}/{}", text_of(&view["instance_id"]));
+        host.mvm(&["instance", "start", &path]);
+        seen(host, tenant).expect("an instance")
+    })
+}
+
+fn seen(host: &HostVm, tenant: &str) -> Option<serde_json::Value> {
     let all = host.mvm_json(&["instance", "list"]);
-    let all = all.as_array().expect("a list");
-    all.iter().find(|it| it["tenant_id"] == tenant).expect("an instance").clone()
+    all.as_array().expect("a list").iter().find(|it| it["tenant_id"] == tenant).cloned()
 }
 
 pub fn view(host: &HostVm) -> serde_json::Value {
