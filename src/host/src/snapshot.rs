@@ -97,16 +97,6 @@ impl Snapshots {
         Ok(Draft { generation, dir })
     }
 
-    /// Whether a generation is complete: renamed into place.
-    pub fn is_complete(&self, generation: u64) -> bool {
-        self.path(generation).join("manifest.json").exists()
-    }
-
-    /// Whether a generation was resumed. A mark that cannot be looked for counts as one.
-    pub fn is_consumed(&self, generation: u64) -> bool {
-        self.path(generation).join("consumed").try_exists().unwrap_or(true)
-    }
-
     /// What there is of a generation, for whoever decides by it what becomes of a VM.
     ///
     /// # Errors

@@ -150,7 +150,7 @@ impl Service {
             && !claim.vm_lives
             && claim.recorded.is_some();
         if is_older {
-            self.records.put_instance(&self.revived(record.clone()).await)?;
+            self.records.put_instance(&self.revived(record.clone()).await?)?;
         }
         drop(lock);
         let settled = self.settle_instance(path, &AtomicBool::new(false)).await;
@@ -158,18 +158,14 @@ impl Service {
         settled.map(|()| Some(None))
     }
 
-    async fn revived(&self, before: InstanceRecord) -> InstanceRecord {
+    async fn revived(&self, before: InstanceRecord) -> Result<InstanceRecord> {
         let snapshots = Snapshots::of(&self.instance_dir(&before));
         let machine = Machine::of(self, &before);
         let vm = machine.living_vm();
         let executing = if vm.is_some() { machine.is_executing().await } else { None };
-        let truth = Truth {
-            vm,
-            executing,
-            is_complete: &|generation| snapshots.is_complete(generation),
-            is_used: &|generation| snapshots.is_consumed(generation),
-        };
-        revive(before, &truth)
+        let truth = Truth { vm, executing, held: &|generation| snapshots.held(generation) };
+        let path = before.path();
+        revive(before, &truth).about(path, "look at its snapshots")
     }
 
     /// Makes an instance's record from the version before, or moves it aside.
@@ -185,8 +181,8 @@ impl Service {
         let spare = spare_of::<InstanceRecord>(file);
         match (verdict, spare) {
             (Verdict::Restore, Some(before)) => {
+                let record = self.revived(before).await?;
                 let moved_to = self.clear(file, why).await?;
-                let record = self.revived(before).await;
                 self.records.put_instance(&record)?;
                 drop(lock);
                 let settled = self.settle_restored(&record).await;

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mvm_api::repair::{Stray, Verdict};
+use mvm_host::snapshot::Held;
 use mvm_model::state::Status;
 use mvm_model::vm::ProcessId;
 use mvm_model::{InstanceId, NetId, Offset, TenantName};
@@ -42,17 +43,6 @@ pub(crate) enum Part {
     Vm,
     /// The shim beside it.
     Supervisor,
-}
-
-/// What a snapshot that no record names is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Worth {
-    /// It is complete and was never resumed.
-    Whole,
-    /// It was resumed: never again.
-    Used,
-    /// It was never finished.
-    Unfinished,
 }
 
 /// The version of a record before the one that cannot be read.
@@ -90,8 +80,8 @@ pub(crate) enum What {
     Tap { name: String, net_id: NetId, offset: Offset, attached: bool },
     /// A bridge with our alias.
     Bridge { name: String, net_id: NetId, tenant: TenantName, attached: bool },
-    /// A directory below an instance's snapshots.
-    Snapshot { of: InstanceId, path: PathBuf, generation: Option<u64>, worth: Worth },
+    /// A directory below an instance's snapshots, and what is in it if that can be looked at.
+    Snapshot { of: InstanceId, path: PathBuf, generation: Option<u64>, held: Option<Held> },
     /// An instance's directory without a record.
     Unrecorded { of: InstanceId, path: PathBuf, spare: Spare, drives: bool },
     /// A record that cannot be used.
@@ -228,7 +218,7 @@ fn of(what: &What, known: &Known) -> Option<Judged> {
         What::LastLink { inhabited: true, .. } => None,
         What::Jail { of, .. } => living(known, *of, |_| false),
         What::LastLink { of, .. } => kept(known, *of),
-        What::Snapshot { of, generation, worth, .. } => snapshot(known, *of, *generation, *worth),
+        What::Snapshot { of, generation, held, .. } => snapshot(known, *of, *generation, *held),
         What::Tap { net_id, offset, attached, .. } => tap(known, *net_id, *offset, *attached),
         What::Bridge { net_id, tenant, attached, .. } => bridge(known, *net_id, tenant, *attached),
         What::Unrecorded { of, spare, drives, .. } => unrecorded(known, *of, *spare, *drives),
@@ -317,7 +307,7 @@ fn snapshot(
     known: &Known,
     of: InstanceId,
     generation: Option<u64>,
-    worth: Worth,
+    held: Option<Held>,
 ) -> Option<Judged> {
     if let Some(left) = at_it(known, of) {
         return Some(left);
@@ -328,11 +318,13 @@ fn snapshot(
         return None;
     }
     let path = &instance.path;
-    match worth {
-        Worth::Whole => say(Verdict::Quarantine, format!("{path} does not sleep in it")),
-        Worth::Used => say(Verdict::Reclaim, format!("{path} was resumed from it: never again")),
-        Worth::Unfinished => say(Verdict::Reclaim, format!("{path} never came to sleep in it")),
-    }
+    let (verdict, why) = match held {
+        None => (Verdict::Leave, "does not sleep in it; it cannot be looked at now"),
+        Some(Held::Whole) => (Verdict::Quarantine, "does not sleep in it"),
+        Some(Held::Used) => (Verdict::Reclaim, "was resumed from it: never again"),
+        Some(Held::Nothing) => (Verdict::Reclaim, "never came to sleep in it"),
+    };
+    say(verdict, format!("{path} {why}"))
 }
 
 fn tap(known: &Known, net_id: NetId, offset: Offset, attached: bool) -> Option<Judged> {

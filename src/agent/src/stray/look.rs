@@ -11,14 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use mvm_host::lock;
 use mvm_host::net::{OwnLink, dns};
-use mvm_host::snapshot::Snapshots;
+use mvm_host::snapshot::{Held, Snapshots};
 use mvm_model::record::{InstanceRecord, PoolRecord, TenantRecord};
 use mvm_model::state::Transition;
 use mvm_model::{InstanceId, NetId, PoolPath};
 use mvm_vmm::systemd::{self, Systemd};
 use mvm_vmm::{RunningRecord, process};
 
-use super::judge::{Claim, Holder, Instance, Known, Moving, Part, Seen, Spare, Thing, What, Worth};
+use super::judge::{Claim, Holder, Instance, Known, Moving, Part, Seen, Spare, Thing, What};
 use super::process::{self as processes, Processes};
 use crate::disk::aside;
 use crate::error::{About, Kind, Result};
@@ -232,20 +232,12 @@ fn spare(good: bool) -> Spare {
 
 fn snapshots(record: &InstanceRecord, dir: &Path) -> Vec<Thing> {
     let all = Snapshots::of(dir);
-    let thing =
-        |path: PathBuf| {
-            let generation = name(&path).parse().ok();
-            let worth =
-                match generation {
-                    Some(generation) if all.is_complete(generation) => {
-                        if all.is_consumed(generation) { Worth::Used } else { Worth::Whole }
-                    }
-                    _ => Worth::Unfinished,
-                };
-            let age = age(&path);
-            let of = record.instance_id;
-            Thing { what: What::Snapshot { of, path, generation, worth }, age }
-        };
+    let thing = |path: PathBuf| {
+        let generation = name(&path).parse().ok();
+        let held = generation.map_or(Ok(Held::Nothing), |generation| all.held(generation)).ok();
+        let (of, age) = (record.instance_id, age(&path));
+        Thing { what: What::Snapshot { of, path, generation, held }, age }
+    };
     list(&dir.join("snapshots")).into_iter().map(thing).collect()
 }
 

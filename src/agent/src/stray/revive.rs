@@ -18,6 +18,8 @@
 //! | another | a VM lives | starting: that VM is taken if it answers |
 //! | another | none lives | as it was |
 
+use mvm_host::file::FileError;
+use mvm_host::snapshot::Held;
 use mvm_model::record::InstanceRecord;
 use mvm_model::state::{State, Transition, VmRef};
 
@@ -27,35 +29,40 @@ pub(crate) struct Truth<'a> {
     pub(crate) vm: Option<VmRef>,
     /// Whether its vCPUs execute; `None` when it does not say.
     pub(crate) executing: Option<bool>,
-    /// Whether a generation is complete: renamed into place.
-    pub(crate) is_complete: &'a dyn Fn(u64) -> bool,
-    /// Whether a generation was resumed.
-    pub(crate) is_used: &'a dyn Fn(u64) -> bool,
+    /// What there is of a generation.
+    pub(crate) held: &'a dyn Fn(u64) -> Result<Held, FileError>,
 }
 
 /// The record as it should be, with what is still to be settled.
-pub(crate) fn revive(before: InstanceRecord, truth: &Truth<'_>) -> InstanceRecord {
+///
+/// # Errors
+/// When a snapshot it may sleep in cannot be looked at: nothing is concluded from that.
+pub(crate) fn revive(
+    before: InstanceRecord,
+    truth: &Truth<'_>,
+) -> Result<InstanceRecord, FileError> {
     let mut record = before;
+    let held = truth.held;
+    let is_there = |generation| held(generation).map(|held| held != Held::Nothing);
     // A number never means two snapshots: the one on its way may have been written already.
     let next = record.next_generation;
-    if (truth.is_complete)(next) {
+    if is_there(next)? {
         record.next_generation = next + 1;
     }
     if let Some(Transition::Sleeping { generation }) = record.transition
-        && (truth.is_used)(generation)
+        && held(generation)? == Held::Used
     {
         // It woke from it since.
         record.transition = Some(Transition::Waking { generation });
         record.state = State::Sleeping { generation };
     }
-    let holds = |generation| (truth.is_complete)(generation) && !(truth.is_used)(generation);
     let sleeps = matches!(
         record.transition,
         None | Some(Transition::Waking { .. } | Transition::Sleeping { .. })
     );
     if let State::Sleeping { generation } = record.state
         && !sleeps
-        && !holds(generation)
+        && held(generation)? != Held::Whole
     {
         record.state = State::Stopped;
     }
@@ -63,18 +70,18 @@ pub(crate) fn revive(before: InstanceRecord, truth: &Truth<'_>) -> InstanceRecor
         || record.transition == Some(Transition::Warming);
     match record.transition {
         // An awake instance's snapshot is removed, and its mark with it.
-        Some(Transition::Waking { generation }) if !(truth.is_complete)(generation) => {
+        Some(Transition::Waking { generation }) if !is_there(generation)? => {
             record.state = State::Stopped;
             record.transition = truth.vm.is_some().then_some(Transition::Starting);
-            return record;
+            return Ok(record);
         }
         // The VM says better than the version before how that ended.
         Some(Transition::Warming | Transition::Resuming) if truth.vm.is_some() => {}
-        Some(_) => return record,
+        Some(_) => return Ok(record),
         None => {}
     }
     let (state, transition) = match (record.state, &truth.vm) {
-        (state @ (State::Running { .. } | State::Warm { .. }), _) if holds(next) => {
+        (state @ (State::Running { .. } | State::Warm { .. }), _) if held(next)? == Held::Whole => {
             (state, Some(Transition::Sleeping { generation: next }))
         }
         // Settling gives back the status before these.
@@ -85,7 +92,7 @@ pub(crate) fn revive(before: InstanceRecord, truth: &Truth<'_>) -> InstanceRecor
             }
         }
         (State::Running { .. } | State::Warm { .. }, None) => (State::Stopped, None),
-        (state @ State::Sleeping { generation }, _) if (truth.is_complete)(generation) => {
+        (state @ State::Sleeping { generation }, _) if is_there(generation)? => {
             (state, Some(Transition::Waking { generation }))
         }
         (State::Sleeping { .. }, Some(_)) => (State::Stopped, Some(Transition::Starting)),
@@ -94,7 +101,7 @@ pub(crate) fn revive(before: InstanceRecord, truth: &Truth<'_>) -> InstanceRecor
         (state, None) => (state, None),
     };
     (record.state, record.transition) = (state, transition);
-    record
+    Ok(record)
 }
 
 #[cfg(test)]

@@ -39,10 +39,10 @@ fn a_snapshot_exists_only_after_its_rename() {
     let dir = tempfile::tempdir().unwrap();
     let snapshots = Snapshots::of(dir.path());
     let draft = snapshots.draft(1).unwrap();
-    assert!(!snapshots.is_complete(1));
+    assert_eq!(snapshots.held(1).unwrap(), Held::Nothing);
     drop(draft);
-    assert!(!snapshots.is_complete(1), "a crash made a snapshot");
-    assert!(written(dir.path(), 1).is_complete(1));
+    assert_eq!(snapshots.held(1).unwrap(), Held::Nothing, "a crash made a snapshot");
+    assert_eq!(written(dir.path(), 1).held(1).unwrap(), Held::Whole);
 }
 
 #[test]
@@ -72,10 +72,10 @@ fn a_changed_or_truncated_memory_file_is_refused() {
 fn a_consumed_mark_stays() {
     let dir = tempfile::tempdir().unwrap();
     let snapshots = written(dir.path(), 3);
-    assert!(!snapshots.is_consumed(3));
+    assert_eq!(snapshots.held(3).unwrap(), Held::Whole);
     snapshots.consume(3).unwrap();
     snapshots.consume(3).unwrap();
-    assert!(snapshots.is_consumed(3));
+    assert_eq!(snapshots.held(3).unwrap(), Held::Used);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn removing_keeps_what_is_named_and_sweeps_drafts() {
     snapshots.remove_except(Some(5)).unwrap();
     let left: Vec<_> = fs::read_dir(dir.path().join("snapshots")).unwrap().flatten().collect();
     assert_eq!(left.len(), 1);
-    assert!(snapshots.is_complete(5));
+    assert_eq!(snapshots.held(5).unwrap(), Held::Whole);
 }
 
 #[test]
@@ -101,11 +101,12 @@ fn a_sweep_takes_drafts_and_what_was_used_and_nothing_else() {
     snapshots.consume(1).unwrap();
     snapshots.consume(2).unwrap();
     snapshots.sweep(Some(2)).unwrap();
-    let there = |generation| snapshots.is_complete(generation);
-    assert_eq!([1, 2, 3].map(there), [false, true, true], "only the named one may be used");
+    let held = |generation| snapshots.held(generation).unwrap();
+    let left = [Held::Nothing, Held::Used, Held::Whole];
+    assert_eq!([1, 2, 3].map(held), left, "only the named one may be used");
     assert!(!snapshots.path(4).with_extension("tmp").exists());
     snapshots.sweep(None).unwrap();
-    assert_eq!([1, 2, 3].map(there), [false, false, true]);
+    assert_eq!([1, 2, 3].map(held), [Held::Nothing, Held::Nothing, Held::Whole]);
 }
 
 #[test]

@@ -228,7 +228,7 @@ fn records() -> impl Strategy<Value = Known> {
 fn things() -> impl Strategy<Value = What> {
     let of = || (0_u32..5).prop_map(id);
     let part = prop::sample::select(vec![Part::Vm, Part::Supervisor]);
-    let worth = prop::sample::select(vec![Worth::Whole, Worth::Used, Worth::Unfinished]);
+    let held = prop::option::of(prop::sample::select(vec![Held::Whole, Held::Used, Held::Nothing]));
     let spare = || prop::sample::select(vec![Spare::Good, Spare::Missing]);
     let path = || PathBuf::from("p");
     prop_oneof![
@@ -247,8 +247,8 @@ fn things() -> impl Strategy<Value = What> {
             path: path(),
             inhabited
         }),
-        (of(), prop::option::of(0_u64..3), worth).prop_map(move |(of, generation, worth)| {
-            What::Snapshot { of, path: path(), generation, worth }
+        (of(), prop::option::of(0_u64..3), held).prop_map(move |(of, generation, held)| {
+            What::Snapshot { of, path: path(), generation, held }
         }),
         (0_u16..3, 2_u16..5, any::<bool>()).prop_map(|(id, offset, attached)| What::Tap {
             name: "t".into(),
@@ -305,7 +305,7 @@ proptest! {
         let holds_data = matches!(
             what,
             What::LastLink { .. }
-                | What::Snapshot { worth: Worth::Whole, .. }
+                | What::Snapshot { held: None | Some(Held::Whole), .. }
                 | What::Unrecorded { drives: true, .. }
                 | What::Record { .. }
         );

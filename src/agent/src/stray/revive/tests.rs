@@ -1,5 +1,6 @@
 use std::sync::OnceLock;
 
+use mvm_host::snapshot::Snapshots;
 use mvm_model::state::{Reality, Settlement, settle};
 use mvm_model::vm::{Accel, ProcessId, Vmm, VmmKind};
 use proptest::prelude::*;
@@ -30,10 +31,20 @@ fn made(
     let truth = Truth {
         vm: lives.map(|_| vm(9)),
         executing: lives,
-        is_complete: &|generation| complete.contains(&generation),
-        is_used: &|generation| used.contains(&generation),
+        held: &|generation| {
+            Ok(match (complete.contains(&generation), used.contains(&generation)) {
+                (_, true) => Held::Used,
+                (complete, false) => {
+                    if complete {
+                        Held::Whole
+                    } else {
+                        Held::Nothing
+                    }
+                }
+            })
+        },
     };
-    let record = revive(before, &truth);
+    let record = revive(before, &truth).unwrap();
     assert!(complete.iter().all(|generation| *generation < record.next_generation));
     (record.state, record.transition)
 }
@@ -90,6 +101,20 @@ fn one_that_woke_is_awake_or_stopped_and_never_asleep_again() {
     assert_eq!(made(asleep.clone(), waking.clone(), None, &[], &[]), (State::Stopped, None));
     // The mark is there still: settling knows.
     assert_eq!(made(asleep.clone(), waking.clone(), RUNS, &[4], &[4]), (asleep, waking));
+}
+
+#[test]
+fn from_what_cannot_be_looked_at_nothing_is_concluded() {
+    let (dir, service) = service();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    // A disk that fails, as far as this can be had: a file where a directory should be.
+    let snapshots = Snapshots::of(&file);
+    for state in [State::Sleeping { generation: 4 }, running(), warm()] {
+        let before = InstanceRecord { next_generation: 5, ..instance(&service, state) };
+        let truth = Truth { vm: None, executing: None, held: &|one| snapshots.held(one) };
+        assert!(revive(before, &truth).is_err());
+    }
 }
 
 fn states() -> impl Strategy<Value = State> {
