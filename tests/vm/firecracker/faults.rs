@@ -88,7 +88,7 @@ async fn a_start_that_fails_at_any_step_leaves_nothing() {
     let (bench, faults) = bench!("a_start_that_fails_at_any_step_leaves_nothing");
     let spec = bench.spec();
     // Every setting is the same to it.
-    for request in ["GET /", "PUT /logger", "PUT /drives/data", "PUT /actions"] {
+    for request in ["PUT /machine-config", "PUT /drives/data", "PUT /actions"] {
         for fault in ["refuse it may not be", "die", "die-after", "answer-and-die", "close"] {
             clear(&faults);
             set(&faults, request, fault);

@@ -13,7 +13,7 @@
 //!                       ── exec ──▶ qemu (adds its seccomp filter)
 //! ```
 //!
-//! Firecracker has a jailer for this; there the trampoline prepares what the jailer does not do
+//! Firecracker has a jailer for this; what that one does not do is prepared by its caller
 //! ([`Jailer`]).
 //!
 //! The pid stays the same from fork to VMM, so the supervisor's child *is* the VMM. A step that
@@ -52,16 +52,6 @@ const MAX_FILES: u64 = 1024;
 /// Threads of the VM's uid: vCPUs, 64 block workers and some slack.
 const MAX_THREADS: u64 = 256;
 
-/// What a trampoline is told to become.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Plan {
-    /// A VMM confined by us.
-    Vmm(Confinement),
-    /// A jailer, which confines its VMM.
-    Jailer(Jailer),
-}
-
 /// What the child confines itself to and then runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,7 +77,7 @@ pub struct Confinement {
 /// Why the child could not become the VMM.
 #[derive(Debug, thiserror::Error)]
 enum ConfineError {
-    #[error("whoever started it ended before it said what to become")]
+    #[error("whoever started it ended meanwhile")]
     Abandoned,
     #[error("failed to read the plan")]
     Parse(#[source] serde_json::Error),
@@ -110,15 +100,18 @@ fn step<T, E: Into<io::Error>>(doing: &str, result: Result<T, E>) -> Result<T, C
 /// the VMM. Returns only when that failed; the reason is on stderr.
 pub fn main() -> ExitCode {
     let Err(error) = run();
+    tell(&error);
+    ExitCode::from(FAILED)
+}
+
+fn tell(error: &ConfineError) {
     let mut line = format!("mvm confine: {error}");
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         line.push_str(&format!(": {inner}"));
         cause = inner.source();
     }
-    // Nobody to tell when stderr is closed.
-    let _ = io::Write::write_all(&mut io::stderr(), format!("{line}\n").as_bytes());
-    ExitCode::from(FAILED)
+    sys::say(&format!("{line}\n"));
 }
 
 fn run() -> Result<Infallible, ConfineError> {
@@ -126,13 +119,10 @@ fn run() -> Result<Infallible, ConfineError> {
     // Some VMMs read their console from stdin.
     let nothing = step("open /dev/null", File::open("/dev/null"))?;
     step("leave the plan's pipe", nix::unistd::dup2_stdin(nothing))?;
-    match plan {
-        Plan::Vmm(plan) => become_vmm(plan),
-        Plan::Jailer(plan) => jailer::become_jailer(&plan),
-    }
+    become_vmm(plan)
 }
 
-fn read_plan(from: impl Read) -> Result<Plan, ConfineError> {
+fn read_plan(from: impl Read) -> Result<Confinement, ConfineError> {
     let mut text = Vec::new();
     step("hear the plan", from.take(MAX_PLAN).read_to_end(&mut text))?;
     match text.is_empty() {

@@ -62,6 +62,19 @@ struct CapabilityWords {
     inheritable: u32,
 }
 
+/// Says it on stderr past all buffers and locks, which may be another thread's when there was a fork.
+pub(super) fn say(line: &str) {
+    // SAFETY: borrowed for one call; nobody is to be told when it is closed.
+    let stderr = unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) };
+    let _ = nix::unistd::write(stderr, line.as_bytes());
+}
+
+/// Ends the process at once: after a fork nothing that runs at an end is ours to run.
+pub(super) fn end(code: u8) -> ! {
+    // SAFETY: it takes a number.
+    unsafe { libc::_exit(code.into()) }
+}
+
 /// Empties the effective, permitted and inheritable sets.
 pub(super) fn drop_capabilities() -> io::Result<()> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };

@@ -174,7 +174,8 @@ impl Api {
         Err(FirecrackerError::Refused { what, reason })
     }
 
-    async fn connect(&self) -> Result<UnixStream, FirecrackerError> {
+    /// A connection, over which nothing was said yet: its process listens.
+    pub(crate) async fn connect(&self) -> Result<UnixStream, FirecrackerError> {
         let connected = files::connect_beneath(&self.root, SOCKET).await;
         connected
             .map_err(|source| FirecrackerError::Connect { socket: self.root.join(SOCKET), source })

@@ -112,13 +112,6 @@ struct Entropy {
 }
 
 #[derive(Serialize)]
-struct Logger {
-    log_path: &'static str,
-    level: &'static str,
-    show_level: bool,
-}
-
-#[derive(Serialize)]
 struct Action {
     action_type: &'static str,
 }
@@ -156,11 +149,10 @@ struct MemoryBackend {
     backend_path: &'static str,
 }
 
-/// Where the log goes: not part of a snapshot, so it is said to each process first. Below errors a
-/// guest fills it with every port it tries.
-pub(crate) fn logger() -> Call {
-    Call::put("/logger", &Logger { log_path: LOG, level: "Error", show_level: true })
-}
+/// What each process is told when it starts. Where the log goes is not part of a snapshot; below
+/// errors a guest fills it with every port it tries.
+pub(crate) const FIRECRACKER_ARGS: [&str; 7] =
+    ["--api-sock", "/run/api.sock", "--log-path", LOG, "--level", "Error", "--show-level"];
 
 /// Everything that makes the machine, in order. Drives are named in the guest by their order.
 pub(crate) fn machine(spec: &VmSpec) -> Vec<Call> {

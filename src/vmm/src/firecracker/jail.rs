@@ -113,7 +113,7 @@ impl Jail {
     }
 
     /// The fifo Firecracker logs to.
-    pub(crate) fn log_path(&self) -> PathBuf {
+    fn log_path(&self) -> PathBuf {
         self.root().join(config::LOG.trim_start_matches('/'))
     }
 
@@ -306,6 +306,12 @@ impl Shown {
         let bytes = i64::try_from(memory_bytes).map_err(io::Error::other)?;
         nix::fcntl::fallocate(&memory, nix::fcntl::FallocateFlags::empty(), 0, bytes)?;
         Self::link(root, files)
+    }
+
+    /// Whether a snapshot's files are there: they are a running VM's memory, or somebody died while
+    /// one was written or loaded.
+    pub(crate) fn is_there(root: &Path) -> bool {
+        fs::symlink_metadata(inside(root, config::SNAPSHOT_MEMORY)).is_ok()
     }
 
     /// Shows the files of a snapshot that is to be loaded.

@@ -134,6 +134,26 @@ impl Firecracker {
     }
 }
 
+impl Firecracker {
+    async fn must_wait(&mut self) -> Result<(), RestoreError> {
+        match self.status().await? {
+            RunState::Waiting => Ok(()),
+            other => Err(RestoreError::NotWaiting(other)),
+        }
+    }
+
+    /// Why it did not load: it has a VM already, or else what it says.
+    async fn refused(&mut self, reason: String, shown: Shown) -> RestoreError {
+        match self.must_wait().await {
+            Err(RestoreError::NotWaiting(state)) => match shown.hide() {
+                Ok(()) => RestoreError::NotWaiting(state),
+                Err(error) => RestoreError::File(error),
+            },
+            _ => RestoreError::refusal(reason),
+        }
+    }
+}
+
 /// Whether a snapshot may still be written: nobody said that it is not.
 fn may_go_on(written: &Result<(), FirecrackerError>) -> bool {
     use FirecrackerError::{Broken, Deadline};
@@ -198,16 +218,17 @@ impl Vmm for Firecracker {
         files: &SnapshotFiles,
         deadline: Duration,
     ) -> Result<(), RestoreError> {
-        match self.status().await? {
-            RunState::Waiting => {}
-            other => return Err(RestoreError::NotWaiting(other)),
+        // Of a VMM whose jail shows none there is no need to ask: it refuses when it has a VM.
+        if Shown::is_there(&self.jail.root) {
+            self.must_wait().await?;
         }
         // They stay in the jail: the VM's memory is the file for as long as it lives.
-        Shown::for_reading(&self.jail.root, files).map_err(RestoreError::File)?;
-        match self.api.call(&config::load_snapshot(self.jail.tap.as_deref()), deadline).await {
+        let shown = Shown::for_reading(&self.jail.root, files).map_err(RestoreError::File)?;
+        let load = config::load_snapshot(self.jail.tap.as_deref());
+        match self.api.call(&load, deadline).await {
             Ok(()) => {}
             Err(FirecrackerError::Refused { reason, .. }) => {
-                return Err(RestoreError::refusal(reason));
+                return Err(self.refused(reason, shown).await);
             }
             Err(FirecrackerError::Deadline { .. }) => return Err(RestoreError::Deadline(deadline)),
             // It ends when it cannot load what it was given.

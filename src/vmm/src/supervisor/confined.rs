@@ -18,7 +18,7 @@ use super::trampoline::{Saying, Waiting};
 use super::watched::Watched;
 use super::{CONSOLE_LOG, ExitKind, Launch, RunningRecord, StartError, Supervised, Trampoline};
 use super::{READY, VMM_LOG, WhenDropped, drain, open};
-use crate::confine::{Bind, Confinement, Device, Plan};
+use crate::confine::{Bind, Confinement, Device};
 use crate::qemu::{self, Fds, INITRD, KERNEL, QemuBinary};
 use crate::spec::StartMode;
 
@@ -33,7 +33,7 @@ pub(super) async fn start(
 ) -> Result<Supervised, StartError> {
     // Of the files as they are before they are opened.
     let fingerprint = launch.fingerprint();
-    let plan = Plan::Vmm(confinement(launch, qemu));
+    let plan = confinement(launch, qemu);
     let (mut supervised, trampoline) = spawn(launch, tap, trampoline)?;
     let recorded = supervised.record(launch, fingerprint);
     if let Err(source) = recorded.and_then(|()| trampoline.say(&plan)) {

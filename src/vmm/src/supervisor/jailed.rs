@@ -1,11 +1,11 @@
 //! Starts a Firecracker in its jail.
 //!
 //! ```text
-//! jail: links, fifo ─▶ trampoline ─exec─▶ jailer ─fork─▶ firecracker (pid 1 of its namespace)
-//!                                          └ exits       │ vmm.json, vmm.pid
-//!                            API answers ◀───────────────┘
+//! jail: links, fifo ─▶ jailer ─fork─▶ firecracker (pid 1 of its namespace)
+//!                       └ exits       │ vmm.json, vmm.pid
+//!         API answers ◀───────────────┘
 //!   boot:    settings ─ start ─ confinement read back
-//!   restore: logger only; the snapshot is loaded by whoever wakes it
+//!   restore: nothing; the snapshot is loaded by whoever wakes it
 //! ```
 //!
 //! The VMM is not our child, because its jailer ends; its end is seen by pidfd.
@@ -17,20 +17,20 @@ use mvm_model::failpoint::{self, Effect};
 use mvm_model::vm::{ProcessId, Vmm, VmmKind};
 use mvm_model::{Digest, InstanceId};
 use serde::{Deserialize, Serialize};
+use tokio::process::{Child, Command};
 
 use super::record::{self, CONSOLE_FIFO, JailRecord, PID_FILE};
 use super::{
-    CONSOLE_LOG, ExitKind, Launch, READY, RunningRecord, StartError, Supervised, Trampoline,
-    VMM_LOG, WhenDropped, open,
+    CONSOLE_LOG, ExitKind, Launch, READY, RunningRecord, StartError, Supervised, VMM_LOG,
+    WhenDropped, open,
 };
-use crate::confine::{Bind, Jailer, Plan};
+use crate::confine::{Bind, Jailer};
 use crate::firecracker::api::Api;
 use crate::firecracker::jail::{self, Jail};
 use crate::firecracker::{Binaries, FirecrackerError, config, contain};
 use crate::placement::{Limits, Placement};
 use crate::process::{self, Handle};
 use crate::spec::{Access, StartMode, VmSpec};
-use crate::supervisor::trampoline::Waiting;
 use crate::supervisor::watched::Watched;
 
 /// How long one setting may take.
@@ -59,22 +59,15 @@ pub struct Jailed {
 }
 
 /// Starts it; the caller looked that no earlier VM of the instance lives.
-pub(super) async fn start(
-    launch: &Launch,
-    jailed: &Jailed,
-    trampoline: &Trampoline,
-) -> Result<Supervised, StartError> {
+pub(super) async fn start(launch: &Launch, jailed: &Jailed) -> Result<Supervised, StartError> {
     let spec = &launch.spec;
-    let (console, console_end) = open::fifo(&spec.run_dir, CONSOLE_FIFO)?;
-    // It comes up while its jail is made.
-    let waiting = trampoline.start(console_end, Vec::new())?;
     jail::remove_jails(&jailed.jails, spec.instance)?;
     let locks = lock_drives(spec)?;
     // Of the files as they are before they are shown to it.
     let fingerprint = launch.fingerprint();
     let (jail, binds) = Jail::prepare(&jailed.jails, spec)?;
     let start = Start { launch, jailed, jail: &jail, fingerprint };
-    let started = start.run(binds, waiting, console, locks).await;
+    let started = start.run(binds, locks).await;
     if started.is_err() {
         // Its error is the one that matters; the next start removes what stays.
         let _ = jail::remove_jails(&jailed.jails, spec.instance);
@@ -100,20 +93,14 @@ impl Start<'_> {
         &self.launch.spec
     }
 
-    async fn run(
-        &self,
-        binds: Vec<Bind>,
-        waiting: Waiting,
-        console: OwnedFd,
-        locks: Vec<OwnedFd>,
-    ) -> Result<Supervised, StartError> {
+    async fn run(&self, binds: Vec<Bind>, locks: Vec<OwnedFd>) -> Result<Supervised, StartError> {
+        let (console, console_end) = open::fifo(&self.spec().run_dir, CONSOLE_FIFO)?;
         let (log, log_end) = self.jail.log(self.spec())?;
+        let jailer = self.jailer(binds, console_end, log_end)?;
+        // It is at work meanwhile.
         let console = super::drain(self.spec(), CONSOLE_LOG, console)?;
         let log = super::drain(self.spec(), VMM_LOG, log)?;
-        let jailer = self.jailer(binds, waiting).await;
-        // Until the trampoline had it the fifo was at its end; from now on it ends with the VMM.
-        drop(log_end);
-        let process = match jailer {
+        let process = match self.vmm_of(jailer).await {
             Ok(process) => process,
             Err(Failed::Start(error)) => return Err(error),
             Err(Failed::Ended(how)) => {
@@ -146,20 +133,25 @@ impl Start<'_> {
         }
     }
 
-    /// Runs the jailer to its end; what is left is the VMM.
-    async fn jailer(&self, binds: Vec<Bind>, waiting: Waiting) -> Result<ProcessId, Failed> {
-        let plan = Plan::Jailer(Jailer {
-            log: self.jail.log_path(),
-            binds,
-            program: self.jailed.binaries.jailer.clone(),
-            args: self.jailer_args(),
-        });
-        let Waiting { mut child, plan: trampoline } = waiting;
+    /// Starts the jailer. Both pipes are its VMM's alone from here on: they end with it.
+    fn jailer(
+        &self,
+        binds: Vec<Bind>,
+        console: OwnedFd,
+        log: OwnedFd,
+    ) -> Result<Child, StartError> {
+        let program = self.jailed.binaries.jailer.clone();
+        let jailer = Jailer { binds, program, args: self.jailer_args() };
         failpoint::before(Effect::StartVmm).map_err(|source| self.spawn_error(source))?;
-        trampoline.say(&plan).map_err(|source| self.spawn_error(source))?;
-        let ended = tokio::time::timeout(JAILER, child.wait()).await;
+        let child = Command::from(jailer.command(console, log)).kill_on_drop(true).spawn();
+        child.map_err(|source| self.spawn_error(source))
+    }
+
+    /// Waits for the jailer's end; what is left is the VMM.
+    async fn vmm_of(&self, mut jailer: Child) -> Result<ProcessId, Failed> {
+        let ended = tokio::time::timeout(JAILER, jailer.wait()).await;
         let Ok(ended) = ended else {
-            let _ = child.kill().await;
+            let _ = jailer.kill().await;
             return Err(Failed::Start(StartError::Silent { last_log: self.last_log() }));
         };
         let status = ended.map_err(|source| self.spawn_error(source))?;
@@ -210,7 +202,8 @@ impl Start<'_> {
             format!("fsize={}", largest + (FILE_SLACK_MIB << 20)),
         ];
         args.extend(self.jailed.placement.jailer_args(spec));
-        args.extend(["--", "--api-sock", "/run/api.sock", "--level", "Error"].map(Into::into));
+        args.push("--".into());
+        args.extend(config::FIRECRACKER_ARGS.map(Into::into));
         args
     }
 
@@ -245,8 +238,7 @@ impl Start<'_> {
 
     async fn set_up(&self) -> Result<(), StartError> {
         let api = Api::of(self.jail.root());
-        self.answers(&api).await?;
-        api.call(&config::logger(), SETTING).await?;
+        self.listens(&api).await?;
         let root = self.jail.root();
         jail::GIVEN.iter().try_for_each(|dir| jail::close(&root, dir))?;
         // One that waits makes its guest's socket when it loads the snapshot.
@@ -261,10 +253,10 @@ impl Start<'_> {
     }
 
     /// Waits until it listens.
-    async fn answers(&self, api: &Api) -> Result<(), FirecrackerError> {
+    async fn listens(&self, api: &Api) -> Result<(), FirecrackerError> {
         let give_up = Instant::now() + READY;
         for look in 0.. {
-            let Err(error) = api.info(SETTING).await else { break };
+            let Err(error) = api.connect().await else { break };
             let not_yet = matches!(error, FirecrackerError::Connect { .. });
             if !not_yet || Instant::now() > give_up {
                 return Err(error);

@@ -174,7 +174,7 @@ pub async fn start(
     clear(spec)?;
     let mut supervised = match &launch.program {
         Program::Qemu(qemu) => confined::start(launch, qemu, tap, trampoline).await?,
-        Program::Firecracker(jailed) => jailed::start(launch, jailed, trampoline).await?,
+        Program::Firecracker(jailed) => jailed::start(launch, jailed).await?,
     };
     supervised.when_dropped = WhenDropped::LeaveRunning;
     Ok(supervised)

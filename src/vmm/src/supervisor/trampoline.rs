@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! supervisor ── fork, exec ──▶ trampoline: starts, waits ┐
-//!     │ prepares: jail, links, or its record             │ meanwhile
-//!     └─ Plan, on its stdin ────────────────────────────▶└ confines itself ── exec ──▶ VMM
+//!     │ writes down who it is                            │ meanwhile
+//!     └─ Confinement, on its stdin ─────────────────────▶└ confines itself ── exec ──▶ VMM
 //! ```
 //!
 //! A supervisor that ends before it has said the plan leaves nothing: the trampoline hears the end
@@ -19,7 +19,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use tokio::process::Child;
 
 use super::StartError;
-use crate::confine::Plan;
+use crate::confine::Confinement;
 
 /// How this program is called to become a confined VMM: [`confine::main`](crate::confine::main)
 /// must run.
@@ -72,7 +72,7 @@ impl Trampoline {
 
 impl Saying {
     /// Has it become what the plan says. One that is gone has said why.
-    pub(super) fn say(self, plan: &Plan) -> io::Result<()> {
+    pub(super) fn say(self, plan: &Confinement) -> io::Result<()> {
         let Self(mut stdin) = self;
         match stdin.write_all(&serde_json::to_vec(plan)?) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
