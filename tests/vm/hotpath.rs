@@ -22,6 +22,10 @@ fn main() -> ExitCode {
             ("boot_a_fleet_of_fakes", fleet::boot_a_fleet_of_fakes),
             ("a_wake_takes_the_vmm_that_waits", ahead::a_wake_takes_the_vmm_that_waits),
             ("a_doubtful_one_costs_only_time", ahead::a_doubtful_one_costs_only_time),
+            (
+                "a_vmm_killed_at_its_load_costs_no_snapshot",
+                ahead::a_vmm_killed_at_its_load_costs_no_snapshot,
+            ),
             ("new_secrets_are_never_woken_past", ahead::new_secrets_are_never_woken_past),
             ("nothing_waits_beyond_the_budget", ahead::nothing_waits_beyond_the_budget),
             ("a_killed_sleep_leaves_nothing_wrong", ahead::a_killed_sleep_leaves_nothing_wrong),

@@ -247,7 +247,9 @@ async fn a_damaged_memory_file_is_refused_and_the_process_ends() {
         let mut other = waiting.connect().await;
         let error = other.restore(&bench.memory(name), deadline()).await.unwrap_err();
         println!("{name}: {error}");
-        assert!(matches!(error, RestoreError::Refused(_)), "{name}: {error:?}");
+        let (refused, left) =
+            (matches!(error, RestoreError::Refused(_)), matches!(error, RestoreError::Left(_)));
+        assert!(refused || (left && !waiting.exit().await.how.was_killed()), "{name}: {error:?}");
     }
 }
 

@@ -120,6 +120,11 @@ impl Machine {
         }
     }
 
+    /// Whether its VM, which left, ended over what it met, and nobody ended it.
+    pub(crate) async fn ended_by_itself(&self) -> bool {
+        self.exit_once_noted().await.is_some_and(|exit| !exit.how.was_killed())
+    }
+
     /// How its VM, which is gone, ended: its supervisor writes that down a moment later.
     async fn exit_once_noted(&self) -> Option<ExitRecord> {
         let deadline = Instant::now() + NOTED;

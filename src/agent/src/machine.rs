@@ -285,7 +285,16 @@ impl Machine {
         let deadline = transfer_deadline(self.record.resources.mem_mib);
         let files = SnapshotFiles::in_dir(dir);
         let load = async {
-            self.connect().await?.restore(&files, deadline).await.about(&path, "load its memory")
+            let loaded = self.connect().await?.restore(&files, deadline).await;
+            let left = matches!(loaded, Err(RestoreError::Left(_)));
+            let mut loaded = loaded.about(&path, "load its memory");
+            if let Err(error) = &mut loaded
+                && left
+                && self.ended_by_itself().await
+            {
+                error.kind = Kind::Corrupt;
+            }
+            loaded
         };
         around(Effect::LoadMemory, &path, load).await
     }

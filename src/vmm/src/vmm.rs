@@ -95,12 +95,16 @@ pub enum RestoreError {
     /// It was not started to be restored, or was restored already.
     #[error("the VM process is not waiting for a restore but {0:?}")]
     NotWaiting(RunState),
-    /// The VMM refused the memory file, or ended over it: damaged, truncated, or of another VM.
+    /// The VMM refused the memory file: damaged, truncated, or of another VM.
     #[error("the VMM refused the memory file: {0}")]
     Refused(String),
     /// This host kept the VMM from loading it: no memory, no descriptors, a tap in use.
     #[error("the VMM could not load the memory file here: {0}")]
     Hindered(String),
+    /// The VMM left while it loaded it. Whether over the file or because it was killed its
+    /// [`ExitRecord`](crate::ExitRecord) says, soon.
+    #[error("the VMM left while it loaded the memory file: {0}")]
+    Left(String),
     /// It is loaded by a VMM that is not confined as it must be.
     #[error("the VMM that loaded the memory file is not confined")]
     Uncontained(#[source] Uncontained),
@@ -296,7 +300,6 @@ mod tests {
         for words in [
             "Failed to deserialize the microVM state: Crc64(12)",
             "Cannot open the memory file: No such file or directory (os error 2)",
-            "QEMU ended",
             "Missing section footer for 0000:00:01.0/virtio-net",
             "Load state of cpu: Invalid argument (os error 22)",
         ] {

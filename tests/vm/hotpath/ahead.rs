@@ -89,6 +89,46 @@ pub fn a_doubtful_one_costs_only_time(world: &World) -> Outcome {
     Outcome::Passed
 }
 
+/// The VMM of an instance that was shown the memory it is to load.
+fn loading(world: &World, instance: &str) -> Option<i64> {
+    let id = world.instance(instance)["instance_id"].as_str()?.to_owned();
+    let record = fs::read(world.path("run/vm").join(id).join("vmm.json")).ok()?;
+    let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
+    let root = Path::new(record["jail"]["root"].as_str()?);
+    root.join("snapshot/memory").exists().then(|| record["process"]["pid"].as_i64())?
+}
+
+/// As a host does that lacks memory.
+pub fn a_vmm_killed_at_its_load_costs_no_snapshot(world: &World) -> Outcome {
+    crate::fakes!();
+    let worker = &world.members(POOL)[0];
+    sleep(world, worker);
+    let output = crate::fleet::with_fault("PUT /snapshot/load", "hang", || {
+        let wake = begin(world, &["instance", "wake", worker]);
+        let mut last = 0;
+        // The one that waited, and three tries.
+        for _ in 0..4 {
+            world.eventually("it loads", SOON, || match loading(world, worker) {
+                Some(vmm) if vmm != last => {
+                    last = vmm;
+                    true
+                }
+                _ => false,
+            });
+            signal(last, Signal::SIGKILL);
+        }
+        crate::fleet::end(wake)
+    });
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("the VMM left while it loaded the memory file"), "{text}");
+    assert_eq!(world.status(worker), "sleeping");
+    let timed = wake(world, worker);
+    assert_eq!(timed["status"], "running");
+    assert!(timed["reason"].is_null(), "it was booted instead: {timed}");
+    Outcome::Passed
+}
+
 pub fn new_secrets_are_never_woken_past(world: &World) -> Outcome {
     crate::fakes!();
     let worker = &world.members(POOL)[0];

@@ -231,10 +231,7 @@ impl Vmm for Firecracker {
                 return Err(self.refused(reason, shown).await);
             }
             Err(FirecrackerError::Deadline { .. }) => return Err(RestoreError::Deadline(deadline)),
-            // It ends when it cannot load what it was given.
-            Err(FirecrackerError::Broken { reason, .. }) => {
-                return Err(RestoreError::Refused(reason));
-            }
+            Err(FirecrackerError::Broken { reason, .. }) => return Err(RestoreError::Left(reason)),
             Err(other) => return Err(RestoreError::Vmm(failed("restore")(other))),
         }
         jail::close(&self.jail.root, jail::SOCKETS)

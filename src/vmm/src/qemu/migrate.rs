@@ -189,7 +189,7 @@ impl Qemu {
             Ok(Ok(Progress::Failed(why))) => Err(RestoreError::refusal(why)),
             Ok(Ok(other)) => Err(RestoreError::Refused(format!("it ended as {other:?}"))),
             // QEMU exits on a stream it cannot load; its log says why.
-            Ok(Err(QmpError::Closed)) => Err(RestoreError::Refused("QEMU ended".into())),
+            Ok(Err(QmpError::Closed)) => Err(RestoreError::Left("its monitor was closed".into())),
             Ok(Err(error)) => Err(RestoreError::Vmm(failed("restore")(error))),
         }
     }

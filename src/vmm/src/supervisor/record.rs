@@ -96,6 +96,14 @@ pub enum ExitKind {
     Told,
 }
 
+impl ExitKind {
+    /// Whether somebody else ended it: whoever did, and a kernel that lacked memory does so too, it
+    /// was nothing the VMM itself met.
+    pub fn was_killed(&self) -> bool {
+        matches!(self, Self::Told | Self::Signal(nix::libc::SIGKILL | nix::libc::SIGTERM))
+    }
+}
+
 /// The record of an ended VMM process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
