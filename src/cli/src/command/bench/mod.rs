@@ -64,6 +64,12 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    fn measures(&self, part: Part) -> bool {
+        self.part.is_empty() || self.part.contains(&part)
+    }
+}
+
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -102,7 +108,11 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn bench(context: Context, args: Args) -> Result<ExitCode> {
-    bootstrap::prepare(&context, bootstrap::Consent::Ask).await?;
+    if args.measures(Part::Guest) {
+        bootstrap::prepare(&context, bootstrap::Consent::Ask).await?;
+    } else if args.measures(Part::Wakes) {
+        bootstrap::packages(&context, bootstrap::Consent::Ask).await?;
+    }
     let figures = measure(&context, &args).await?;
     match context.form {
         Form::Json => output::json(&figures)?,
@@ -113,7 +123,6 @@ async fn bench(context: Context, args: Args) -> Result<ExitCode> {
 }
 
 async fn measure(context: &Context, args: &Args) -> Result<Figures> {
-    let is_asked = |part: Part| args.part.is_empty() || args.part.contains(&part);
     let facts = mvm_host::facts::Facts::read();
     let mut figures = Figures {
         machine: format!(
@@ -128,22 +137,22 @@ async fn measure(context: &Context, args: &Args) -> Result<Figures> {
         fleet: None,
     };
     let service = &context.service;
-    if is_asked(Part::Fleet) {
+    if args.measures(Part::Fleet) {
         let step = Step::start("measuring a pretended fleet");
         figures.fleet = Some(fleet::measure(&service.exe, args.rounds).await?);
         step.done();
     }
-    if is_asked(Part::Vmm) {
+    if args.measures(Part::Vmm) {
         let step = Step::start("measuring Firecracker below the guest");
         figures.vmm_wake = Some(vmm::measure(&service.exe, args.rounds * 4).await?);
         step.done();
     }
-    if is_asked(Part::Wakes) {
+    if args.measures(Part::Wakes) {
         let step = Step::start("measuring many wakes");
         figures.wakes = Some(burst::measure(service, args.rounds, args.cycles).await?);
         step.done();
     }
-    if is_asked(Part::Guest) {
+    if args.measures(Part::Guest) {
         figures.guest = Some(measure_guests(context, args).await?);
     }
     figures.ratios = ratios(&figures);

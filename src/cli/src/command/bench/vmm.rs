@@ -10,6 +10,10 @@
 //! The guest is four bytes that wait, so that it can be measured wherever a VM can be made, also
 //! where /dev/kvm runs no kernel. Nobody answers in it and nothing limits it: what is below the
 //! guest is what is measured. The three take turns, so that a machine whose speed drifts slows all.
+//!
+//! Loading a VM waits for a grace period of the kernel, which ends with a tick, and so did the end of
+//! the VM before: left alone, each would always begin at the same moment of a tick and its time fall
+//! into steps of one. So each round begins at another moment of it, the same for all three.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,6 +44,8 @@ const MEM_MIB: u64 = 128;
 /// Nobody's, and none an instance gets.
 const UID: u32 = 1_999_000_001;
 const LIMIT: Duration = Duration::from_secs(60);
+/// A whole number of ticks, at whatever rate a kernel has them.
+const TICKS: Duration = Duration::from_millis(20);
 
 /// What was measured, or why it was not.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -98,8 +104,9 @@ pub async fn measure(exe: &Path, rounds: u32) -> Result<Wake> {
     let (mut fresh, mut waited, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     let mut phases: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for round in 0..=rounds {
-        let (one, other) = (bench.fresh(&files).await?, bench.waited(&files).await?);
-        let by_hand = bench.bare(&files).map_err(failed("do it by hand"))?;
+        let pause = TICKS * round / (rounds + 1);
+        let (one, other) = (bench.fresh(&files, pause).await?, bench.waited(&files, pause).await?);
+        let by_hand = bench.bare(&files, pause).map_err(failed("do it by hand"))?;
         // The first one fills caches.
         if round == 0 {
             continue;
@@ -157,7 +164,8 @@ struct Timed {
 }
 
 impl Timed {
-    fn start() -> Self {
+    fn start(pause: Duration) -> Self {
+        std::thread::sleep(pause);
         Self { last: Instant::now(), phases: Vec::new() }
     }
 
@@ -280,17 +288,17 @@ impl Bench {
         Ok(files)
     }
 
-    async fn fresh(&self, files: &SnapshotFiles) -> Result<Timed> {
-        let mut timed = Timed::start();
+    async fn fresh(&self, files: &SnapshotFiles, pause: Duration) -> Result<Timed> {
+        let mut timed = Timed::start(pause);
         let vm = self.launch(StartMode::Restore)?;
         timed.phase("start");
         self.wake(&vm, files, &mut timed).await?;
         vm.end().await.map(|()| timed)
     }
 
-    async fn waited(&self, files: &SnapshotFiles) -> Result<Timed> {
+    async fn waited(&self, files: &SnapshotFiles, pause: Duration) -> Result<Timed> {
         let vm = self.launch(StartMode::Restore)?;
-        let mut timed = Timed::start();
+        let mut timed = Timed::start(pause);
         self.wake(&vm, files, &mut timed).await?;
         vm.end().await.map(|()| timed)
     }
@@ -312,10 +320,11 @@ impl Bench {
     }
 
     /// What a script does: a directory with links, the jailer, one call.
-    fn bare(&self, files: &SnapshotFiles) -> std::io::Result<Duration> {
+    fn bare(&self, files: &SnapshotFiles, pause: Duration) -> std::io::Result<Duration> {
         let base = self.dir.join("bare");
         let root = base.join("firecracker/bare/root");
         let _ = fs::remove_dir_all(&base);
+        std::thread::sleep(pause);
         let began = Instant::now();
         for dir in ["drives", "snapshot"] {
             fs::create_dir_all(root.join(dir))?;
