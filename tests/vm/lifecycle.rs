@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             ("net_verify_sees_what_was_changed", network::net_verify_sees_what_was_changed),
             ("a_warm_instance_goes_on_where_it_was", sleep::a_warm_instance_goes_on_where_it_was),
             ("three_generations_keep_everything", sleep::three_generations_keep_everything),
+            ("a_conversation_outlives_a_sleep", sleep::a_conversation_outlives_a_sleep),
             (
                 "secrets_changed_in_sleep_are_there_after_it",
                 sleep::secrets_changed_in_sleep_are_there_after_it,

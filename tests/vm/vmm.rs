@@ -8,11 +8,13 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mvm_model::vm::Accel;
 use mvm_model::{Mac, NetId, Offset};
 use mvm_vmm::probe::{DEADLINE, Outcome, Probe};
+use mvm_vmm::qemu::{AGENT_SOCKET, QMP_SOCKET};
 use mvm_vmm::supervisor::{self, CONSOLE_LOG, TakeOverError, ring};
 use mvm_vmm::{
     ExitKind, Net, Program, RestoreError, RunState, SnapshotError, StartMode, Trampoline, VmSpec,
@@ -87,6 +89,33 @@ async fn every_thread_of_the_vmm_is_confined() {
     let limits = fs::read_to_string(format!("{proc}/limits")).unwrap();
     assert!(limits.lines().any(|l| l.starts_with("Max core file size") && l.contains(" 0 ")));
     assert_eq!(fs::read_to_string(format!("{proc}/coredump_filter")).unwrap(), "00000000\n");
+}
+
+/// Neither nobody nor another VM, and not even when their directory is left open.
+#[tokio::test]
+async fn another_user_gets_to_none_of_its_sockets() {
+    let bench = bench!("another_user_gets_to_none_of_its_sockets");
+    let spec = bench.spec();
+    let vm = bench.counting(&spec).await;
+    let open = |dir: &Path| fs::set_permissions(dir, fs::Permissions::from_mode(0o711)).unwrap();
+    open(bench.path());
+    for uid in [65_534, spec.uid, spec.uid + 1] {
+        let may = |how: &str, path: &Path| {
+            let mut test = std::process::Command::new("setpriv");
+            test.args(["--reuid", &uid.to_string(), "--regid", &uid.to_string(), "--clear-groups"]);
+            test.args(["test", how]).arg(path).status().unwrap().success()
+        };
+        fs::set_permissions(&spec.run_dir, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(may("-e", &spec.run_dir), "{uid} sees nothing at all");
+        for socket in [QMP_SOCKET, AGENT_SOCKET].map(|name| spec.run_dir.join(name)) {
+            assert!(socket.exists() && !may("-e", &socket), "{uid} {}", socket.display());
+        }
+        open(&spec.run_dir);
+        for socket in [QMP_SOCKET, AGENT_SOCKET].map(|name| spec.run_dir.join(name)) {
+            assert!(may("-e", &socket) && !may("-w", &socket), "{uid} {}", socket.display());
+        }
+    }
+    drop(vm);
 }
 
 #[tokio::test]

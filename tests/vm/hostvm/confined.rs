@@ -53,10 +53,11 @@ pub fn every_thread_of_the_vmm_is_confined(host: &HostVm) -> Outcome {
     let dirs = host.sh(&format!("cd {jail} && stat -c '%u %a' . dev dev/net run | sort -u"));
     assert_eq!(dirs, "0 750");
     // No other user gets to its sockets.
-    for socket in ["api", "v"] {
-        assert!(!host.can(&format!(
-            "setpriv --reuid 65534 --clear-groups test -e {jail}/run/{socket}.sock"
-        )));
+    let relay = host.sh("echo /run/mvm/vm/*/guest.sock");
+    for socket in [format!("{jail}/run/api.sock"), format!("{jail}/run/v.sock"), relay] {
+        assert!(host.can(&format!("test -S {socket}")), "{socket}");
+        let other = format!("setpriv --reuid 65534 --clear-groups test -e {socket}");
+        assert!(!host.can(&other), "{socket}");
     }
     Outcome::Passed
 }

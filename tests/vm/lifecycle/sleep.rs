@@ -74,6 +74,39 @@ pub fn three_generations_keep_everything(world: &World) -> Outcome {
     Outcome::Passed
 }
 
+/// What was on its way when one of the two fell asleep is said again.
+pub fn a_conversation_outlives_a_sleep(world: &World) -> Outcome {
+    let workers = world.members(WORKERS);
+    let (hears, speaks) = (&workers[0], &workers[1]);
+    let address = world.instance(hears)["guest_ip"].as_str().expect("an address").to_owned();
+    let aside = |command: &str| format!("({command}) >/dev/null 2>&1 </dev/null &");
+    world.guest(hears, &aside("tail -f /dev/null | nc -l -p 7007 >/dev/shm/heard"));
+    let counts =
+        format!("i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done | nc {address} 7007");
+    // 7007, as the kernel writes it.
+    let port_is_open =
+        "timeout 20 sh -c 'until cat /proc/net/tcp* | grep -q :1B5F; do usleep 20000; done'";
+    world.guest(hears, port_is_open);
+    world.guest(speaks, &aside(&counts));
+    let more_than = |count: u64| {
+        format!(
+            "timeout 20 sh -c 'until [ $(wc -l </dev/shm/heard) -gt {count} ]; do usleep 20000; done'"
+        )
+    };
+    assert!(world.guest_can(hears, &more_than(20)), "nothing is said");
+    for sleeper in [hears, speaks] {
+        world.ok(&["instance", "sleep", sleeper]);
+        world.ok(&["instance", "wake", sleeper]);
+        let before = world.guest(hears, "wc -l </dev/shm/heard").parse().expect("a number");
+        let goes_on = world.guest_can(hears, &more_than(before));
+        assert!(goes_on, "{sleeper} slept, and nothing was said any more");
+    }
+    let complete = "n=$(wc -l </dev/shm/heard); head -n $n /dev/shm/heard >/dev/shm/all; seq $n | cmp - /dev/shm/all";
+    assert!(world.guest_can(hears, complete), "something was lost");
+    world.guest(hears, "kill $(pidof nc)");
+    Outcome::Passed
+}
+
 pub fn secrets_changed_in_sleep_are_there_after_it(world: &World) -> Outcome {
     let worker = &world.members(WORKERS)[0];
     let put = |value: &[u8]| {

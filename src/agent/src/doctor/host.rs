@@ -22,6 +22,9 @@ pub(super) use facts::{Facts, Place};
 /// Host kernels the makers of the Firecracker we run test it on, as far as the second number.
 const TESTED_KERNELS: [(u32, u32); 2] = [(5, 10), (6, 1)];
 
+/// KVM's own shortest period of a guest's timer, microseconds.
+const LEAST_TIMER_US: u32 = 200;
+
 /// Kernel settings, and from which value on they are as they should be.
 const SETTINGS: [(&str, i64); 8] = [
     ("kernel.yama.ptrace_scope", 1),
@@ -84,6 +87,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         vulnerabilities(facts),
         host_kernel(facts),
         huge_pages(facts),
+        guest_timers(facts),
         core_dumps(facts),
         kernel_settings(facts),
         ownership(&facts.places),
@@ -144,6 +148,17 @@ fn huge_pages(facts: &Facts) -> Check {
     let found = if good { "no time is lost" } else { "starts wait for a mitigation nobody needs" };
     Check::new("huge pages", when(good, Health::Warning), found)
         .remedy("load kvm with nx_huge_pages=never, or mount cgroup2 with favordynmods")
+}
+
+/// A thread of the kernel's serves a guest's timer chip, outside of every limit of its VM.
+fn guest_timers(facts: &Facts) -> Check {
+    let good = facts.least_timer_us.is_none_or(|least| least >= LEAST_TIMER_US);
+    let found = match good {
+        true => "none can keep the kernel busy",
+        false => "a guest's can keep the kernel busy outside of the VM's limits",
+    };
+    Check::new("guest timers", when(good, Health::Warning), found)
+        .remedy("echo 200 >/sys/module/kvm/parameters/min_timer_period_us, as the kernel has it")
 }
 
 /// The guests' own memory is never dumped: mvm starts each VMM with an empty filter for that.

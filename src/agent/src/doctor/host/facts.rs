@@ -20,6 +20,8 @@ pub(in super::super) struct Facts {
     pub release: String,
     /// KVM's parameter of that name.
     pub nx_huge_pages: Option<String>,
+    /// KVM's shortest period of a guest's timer, microseconds.
+    pub least_timer_us: Option<u32>,
     /// Whether cgroup2 is mounted with `favordynmods`.
     pub favours_dynamic_groups: bool,
     /// `kernel.core_pattern`.
@@ -70,6 +72,8 @@ impl Facts {
             vulnerabilities: vulnerabilities(&root.join("sys/devices/system/cpu/vulnerabilities")),
             release: text("proc/sys/kernel/osrelease").unwrap_or_default(),
             nx_huge_pages: text("sys/module/kvm/parameters/nx_huge_pages"),
+            least_timer_us: text("sys/module/kvm/parameters/min_timer_period_us")
+                .and_then(|text| text.parse().ok()),
             favours_dynamic_groups: cgroup2.into_iter().any(|line| line.contains("favordynmods")),
             core_pattern: text("proc/sys/kernel/core_pattern").unwrap_or_default(),
             core_limit: getrlimit(Resource::RLIMIT_CORE).map_or(0, |(soft, _)| soft),

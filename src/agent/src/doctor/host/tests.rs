@@ -11,6 +11,7 @@ fn good() -> Facts {
         ],
         release: "6.1.0-56-cloud-amd64".into(),
         nx_huge_pages: Some("never".into()),
+        least_timer_us: Some(200),
         core_pattern: "|/bin/false".into(),
         settings: SETTINGS.iter().map(|(name, least)| ((*name).to_owned(), *least)).collect(),
         places: vec![place("/var/lib/mvm", 0, 0o700), place("/", 0, 0o755)],
@@ -35,7 +36,7 @@ fn a_good_host_has_nothing_against_it_and_each_fault_is_found() {
     for check in checks(&good()) {
         assert_eq!(check.health, Health::Good, "{check:?}");
     }
-    let faults: [Fault; 14] = [
+    let faults: [Fault; 15] = [
         ("same-page merging", |host| host.ksm = Some("1".into())),
         ("smt", |host| host.smt_active = Some("1".into())),
         ("vulnerabilities", |host| {
@@ -44,6 +45,7 @@ fn a_good_host_has_nothing_against_it_and_each_fault_is_found() {
         ("host kernel", |host| host.release = "6.18.5".into()),
         ("host kernel", |host| host.release = "6.10.1".into()),
         ("huge pages", |host| host.nx_huge_pages = Some("Y".into())),
+        ("guest timers", |host| host.least_timer_us = Some(50)),
         ("core dumps", |host| host.core_pattern = "|/lib/systemd/systemd-coredump %P".into()),
         ("core dumps", |host| {
             (host.core_pattern, host.core_limit) = ("core".into(), u64::MAX);
