@@ -190,7 +190,10 @@ fn run(plan: &str) -> std::result::Result<String, String> {
 
 async fn measure_here(plan: Plan) -> std::result::Result<Wakes, String> {
     let root = tempfile::tempdir_in("/var/tmp").map_err(|error| error.to_string())?;
-    let fleet = Fleet::open(root.path(), &plan).map_err(|error| error.chain())?;
+    // Records and sockets are in memory, as a host's are.
+    let run = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir_in(root.path()));
+    let run = run.map_err(|error| error.to_string())?;
+    let fleet = Fleet::open(root.path(), run.path(), &plan).map_err(|error| error.chain())?;
     let measured = match fleet.populate().await {
         Ok(()) => fleet.measure(&plan).await,
         Err(error) => Err(error),
@@ -208,10 +211,11 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn open(root: &Path, plan: &Plan) -> Result<Self> {
-        let (base, cache) = (root.to_owned(), plan.cache.clone());
+    fn open(root: &Path, run: &Path, plan: &Plan) -> Result<Self> {
+        let (base, run, cache) = (root.to_owned(), run.to_owned(), plan.cache.clone());
         let dirs = Dirs::from_env(move |name| match name {
             "MVM_CACHE_DIR" => Some(cache.clone().into()),
+            "MVM_RUN_DIR" => Some(run.clone().into()),
             name => Some(base.join(name).into()),
         });
         let set_up = || {
