@@ -207,7 +207,6 @@ async fn measure_here(plan: Plan) -> std::result::Result<Wakes, String> {
 
 struct Fleet {
     service: Service,
-    root: PathBuf,
 }
 
 impl Fleet {
@@ -227,7 +226,7 @@ impl Fleet {
         };
         set_up().map_err(|error| failed("prepare a host", error))?;
         let exe = std::env::current_exe().map_err(|error| failed("find mvm", error))?;
-        Ok(Self { service: Service::open(dirs, exe, "mvm bench".into())?, root: root.to_owned() })
+        Ok(Self { service: Service::open(dirs, exe, "mvm bench".into())? })
     }
 
     async fn populate(&self) -> Result<()> {
@@ -364,24 +363,23 @@ impl Fleet {
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let resident = resident.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
         let jails = self.service.dirs.jails().join("firecracker");
-        let root = self.root.display().to_string();
         let state_mib = mvm_host::file::allocated_bytes(&self.service.dirs.tenants()) >> 20;
         Held {
             descriptors: count(Path::new("/proc/self/fd")),
             resident_kib: resident.unwrap_or(0),
-            processes: processes(&root, &jails),
+            processes: processes(&self.service.dirs.run, &jails),
             jails: count(&jails),
             state_mib,
         }
     }
 }
 
-/// Processes of this fleet's VMs: a VMM's root is its jail, a supervisor names nothing and has
-/// its log open.
-fn processes(root: &str, jails: &Path) -> usize {
+/// Processes of this fleet's VMs, which name nothing: a supervisor has its log open below the run
+/// directory, a VMM its own in its jail.
+fn processes(run: &Path, jails: &Path) -> usize {
     let of_ours = |pid: &Path| {
-        let link = |name: &str| fs::read_link(pid.join(name)).unwrap_or_default();
-        link("root").starts_with(jails) || link("fd/2").to_string_lossy().starts_with(root)
+        let log = fs::read_link(pid.join("fd/2")).unwrap_or_default();
+        log.starts_with(run) || log.starts_with(jails)
     };
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     all.filter(|entry| of_ours(&entry.path())).count()
