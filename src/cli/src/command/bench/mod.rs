@@ -31,7 +31,7 @@ use mvm_model::TenantName;
 use mvm_model::resources::Resources;
 use serde::Serialize;
 
-use crate::command::{as_root_with_guest, bootstrap};
+use crate::command::{as_root, as_root_with_guest, bootstrap};
 use crate::output;
 use crate::progress::Step;
 use crate::runtime::{Context, Form};
@@ -104,7 +104,10 @@ struct Figures {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    as_root_with_guest("bench", form, |context| bench(context, args))
+    match args.measures(Part::Guest) || args.measures(Part::Wakes) {
+        true => as_root_with_guest("bench", form, |context| bench(context, args)),
+        false => as_root("bench", form, |context| bench(context, args)),
+    }
 }
 
 async fn bench(context: Context, args: Args) -> Result<ExitCode> {

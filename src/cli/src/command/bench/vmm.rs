@@ -2,9 +2,9 @@
 //! jail, beside a bare script that does the same with the same files.
 //!
 //! ```text
-//!  ours, fresh        supervisor ─ jail ─ jailer ─ answers ─┐
+//!  ours, fresh        supervisor ─ jail ─ jailer ─ listens ─┐
 //!  ours, it waited    ──────────────────────────────────────┴─ load ─ mark, synced ─ resume
-//!  bare               links ─ jailer ─ answers ─ load and resume in one call
+//!  bare               links ─ jailer ─ listens ─ load and resume in one call
 //! ```
 //!
 //! The guest is four bytes that wait, so that it can be measured wherever a VM can be made, also
@@ -46,6 +46,8 @@ const UID: u32 = 1_999_000_001;
 const LIMIT: Duration = Duration::from_secs(60);
 /// A whole number of ticks, at whatever rate a kernel has them.
 const TICKS: Duration = Duration::from_millis(20);
+/// The golden ratio's part: multiples of it are spread evenly, however many there are.
+const SPREAD: f64 = 0.618_034;
 
 /// What was measured, or why it was not.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -104,7 +106,7 @@ pub async fn measure(exe: &Path, rounds: u32) -> Result<Wake> {
     let (mut fresh, mut waited, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     let mut phases: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for round in 0..=rounds {
-        let pause = TICKS * round / (rounds + 1);
+        let pause = TICKS.mul_f64((f64::from(round) * SPREAD).fract());
         let (one, other) = (bench.fresh(&files, pause).await?, bench.waited(&files, pause).await?);
         let by_hand = bench.bare(&files, pause).map_err(failed("do it by hand"))?;
         // The first one fills caches.
@@ -298,6 +300,8 @@ impl Bench {
 
     async fn waited(&self, files: &SnapshotFiles, pause: Duration) -> Result<Timed> {
         let vm = self.launch(StartMode::Restore)?;
+        // It is up, and not only about to be.
+        vm.connect().await?.status().await.map_err(|error| refused("ask the VM", error))?;
         let mut timed = Timed::start(pause);
         self.wake(&vm, files, &mut timed).await?;
         vm.end().await.map(|()| timed)
