@@ -158,7 +158,7 @@ fn guest_timers(facts: &Facts) -> Check {
         false => "a guest's can keep the kernel busy outside of the VM's limits",
     };
     Check::new("guest timers", when(good, Health::Warning), found)
-        .remedy("echo 200 >/sys/module/kvm/parameters/min_timer_period_us, as the kernel has it")
+        .remedy("take min_timer_period_us from the options of the module kvm, and load it again")
 }
 
 /// The guests' own memory is never dumped: mvm starts each VMM with an empty filter for that.
