@@ -11,7 +11,8 @@
 //! directory w/o record   restore from the version before; with drives: ask; empty: reclaim
 //! ```
 //! ¹ a jail that holds the only name of a drive: that drive is quarantined first
-//! ² one that was used, or never finished, holds nothing anybody may use: reclaimed
+//! ² one that was used, or has no whole memory, holds nothing anybody may use: reclaimed; one that
+//!   cannot be looked at is left
 //! ³ unless a process is attached, or a record that cannot be read may name it
 //!
 //! Two rules before all: nothing is taken that a living record names, and nothing that holds data
@@ -322,7 +323,7 @@ fn snapshot(
         None => (Verdict::Leave, "does not sleep in it; it cannot be looked at now"),
         Some(Held::Whole) => (Verdict::Quarantine, "does not sleep in it"),
         Some(Held::Used) => (Verdict::Reclaim, "was resumed from it: never again"),
-        Some(Held::Nothing) => (Verdict::Reclaim, "never came to sleep in it"),
+        Some(Held::Nothing) => (Verdict::Reclaim, "cannot sleep in it: no whole memory is there"),
     };
     say(verdict, format!("{path} {why}"))
 }
