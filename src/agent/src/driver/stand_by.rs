@@ -11,7 +11,7 @@ use mvm_vmm::{RunState, RunningRecord, StartMode};
 
 use super::Driver;
 use super::prepare::Prepared;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// How long a VMM that waits may take to say so; it has nothing else to do.
 const ANSWER: Duration = Duration::from_millis(500);
@@ -59,11 +59,19 @@ impl Driver<'_> {
             return Ok(());
         }
         let machine = self.machine();
-        let launched = machine.launch(&prepared.blueprint, StartMode::Restore).await;
-        if launched.is_err() {
+        let waits = async {
+            machine.launch(&prepared.blueprint, StartMode::Restore).await?;
+            // It listens; that it answers too is not left for the wake to find out.
+            match machine.run_state().await {
+                Some(RunState::Waiting) => Ok(()),
+                _ => Err(Error::new(Kind::Failed, self.record.path(), "its VMM does not answer")),
+            }
+        };
+        let waits = waits.await;
+        if waits.is_err() {
             machine.kill().await?;
         }
-        launched.map(drop)
+        waits
     }
 
     /// Ends the VMM that waits for this instance; whatever else runs for it is left alone.
