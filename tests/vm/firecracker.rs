@@ -243,6 +243,9 @@ async fn a_vm_is_paused_saved_and_loaded_through_two_generations() {
         assert_eq!((mode(&files.memory), mode(&files.devices)), ((0, 0o440), (0, 0o440)));
         assert_eq!(fs::metadata(&files.memory).unwrap().nlink(), 1, "it is still in the jail");
         assert_eq!(vmm.status().await.unwrap(), RunState::Paused);
+        let onto_itself = vmm.restore(&files, DEADLINE).await;
+        assert!(matches!(onto_itself, Err(RestoreError::NotWaiting(RunState::Paused))));
+        assert_eq!(fs::metadata(&files.memory).unwrap().nlink(), 1, "it is shown to the VM");
         let ended = vm.end().await;
         assert_eq!(ended.how, ExitKind::Signal(9));
         assert!(bench.jailed().is_empty(), "{:?}", bench.jailed());

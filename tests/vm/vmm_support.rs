@@ -81,7 +81,8 @@ impl Bench {
         let (kernel, given) = (var("MVM_TEST_KERNEL")?, var("MVM_TEST_INITRD")?);
         let busybox = fs::read("/bin/busybox").map_err(|_| "busybox-static is missing")?;
         let qemu = QemuBinary::find().await.map_err(|error| error.to_string())?;
-        let dir = tempfile::tempdir().unwrap();
+        // Where everybody may look for it.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let initrd = dir.path().join("initrd");
         let mut archive = fs::read(&given).map_err(|e| format!("MVM_TEST_INITRD: {e}"))?;
         archive.resize(archive.len().next_multiple_of(512), 0);

@@ -93,3 +93,65 @@ fn show(binds: &[Bind]) -> Result<(), ConfineError> {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// What it says and how it ends.
+    fn run(program: &str, args: &[&str], binds: Vec<Bind>) -> (String, Option<i32>) {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let jailer = Jailer { binds, program: program.into(), args };
+        let (mut said, end) = io::pipe().unwrap();
+        let mut command = jailer.command(end.try_clone().unwrap().into(), end.into());
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        let mut text = String::new();
+        said.read_to_string(&mut text).unwrap();
+        (text, child.wait().unwrap().code())
+    }
+
+    /// Whether this process may do what a supervisor does.
+    fn is_root(test: &str) -> bool {
+        let is_root = nix::unistd::geteuid().is_root();
+        if !is_root {
+            println!("SKIPPED {test}: not root");
+        }
+        is_root
+    }
+
+    #[test]
+    fn what_becomes_the_jailer_has_what_it_needs_and_no_more() {
+        if !is_root("what_becomes_the_jailer_has_what_it_needs_and_no_more") {
+            return;
+        }
+        let kept = std::fs::File::open("/dev/null").unwrap();
+        nix::fcntl::fcntl(&kept, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
+            .unwrap();
+        let look = "grep -E 'CapBnd|NoNewPrivs' /proc/self/status; ls /proc/self/fd; ulimit -c; cat /proc/self/coredump_filter; env; ps -o sid= -p $$; echo $$";
+        let (text, code) = run("/bin/sh", &["-c", look], Vec::new());
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        assert_eq!(code, Some(0), "{text}");
+        assert_eq!(lines[..2], [&format!("CapBnd:\t{NEEDED:016x}"), "NoNewPrivs:\t1"], "{text}");
+        // The last is the directory's own.
+        assert_eq!(lines[2..6], ["0", "1", "2", "3"], "{text}");
+        assert_eq!(lines[6..8], ["0", "00000000"], "{text}");
+        assert_eq!(lines[8], "PWD=/", "{text}");
+        assert_eq!(lines[9..].len(), 2, "{text}");
+        assert_eq!(lines[9], lines[10], "it leads no session: {text}");
+    }
+
+    #[test]
+    fn a_step_that_fails_is_named_and_nothing_is_run() {
+        if !is_root("a_step_that_fails_is_named_and_nothing_is_run") {
+            return;
+        }
+        let bind = Bind { from: "/nowhere/secrets".into(), to: "/nowhere/jail".into() };
+        let (text, code) = run("/bin/echo", &["run"], vec![bind]);
+        assert_eq!(code, Some(FAILED.into()));
+        let why = "mvm confine: failed to show the VM /nowhere/secrets: No such file or directory";
+        assert!(text.starts_with(why) && !text.contains("run\n"), "{text}");
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! shim ── fork/exec ──▶ mvm __confine
-//!      ── Plan as JSON ─▶ stdin; one that hears none ends
+//!      ── Confinement as JSON ─▶ stdin; one that hears none ends
 //!                         own session · only the listed descriptors
 //!                         no core dumps · few processes and files
 //!                         own net, ipc, uts and mount namespaces
@@ -18,7 +18,7 @@
 //!
 //! The pid stays the same from fork to VMM, so the supervisor's child *is* the VMM. A step that
 //! fails ends the process with exit code [`FAILED`] and one line on stderr: a VMM is never
-//! started half confined. The caller must not have started threads yet.
+//! started half confined. The trampoline must not have started threads yet.
 
 mod jailer;
 mod root;
@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use jailer::Jailer;
 pub(crate) use root::{Bind, Device, SYSTEM_DIRS};
 
-/// Exit code of a trampoline that could not confine itself.
+/// Exit code of a process that could not confine itself.
 pub const FAILED: u8 = 126;
 
 /// More than any plan has, bytes.

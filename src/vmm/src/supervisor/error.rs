@@ -78,7 +78,7 @@ pub enum StartError {
     /// The child cannot be made.
     #[error("failed to start {program}")]
     Spawn {
-        /// The trampoline.
+        /// The trampoline, or the jailer.
         program: PathBuf,
         /// Why.
         #[source]

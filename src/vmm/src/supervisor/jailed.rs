@@ -3,7 +3,7 @@
 //! ```text
 //! jail: links, fifo ─▶ jailer ─fork─▶ firecracker (pid 1 of its namespace)
 //!                       └ exits       │ vmm.json, vmm.pid
-//!         API answers ◀───────────────┘
+//!         API listens ◀───────────────┘
 //!   boot:    settings ─ start ─ confinement read back
 //!   restore: nothing; the snapshot is loaded by whoever wakes it
 //! ```
@@ -96,10 +96,10 @@ impl Start<'_> {
     async fn run(&self, binds: Vec<Bind>, locks: Vec<OwnedFd>) -> Result<Supervised, StartError> {
         let (console, console_end) = open::fifo(&self.spec().run_dir, CONSOLE_FIFO)?;
         let (log, log_end) = self.jail.log(self.spec())?;
-        let jailer = self.jailer(binds, console_end, log_end)?;
-        // It is at work meanwhile.
         let console = super::drain(self.spec(), CONSOLE_LOG, console)?;
         let log = super::drain(self.spec(), VMM_LOG, log)?;
+        // From here on nothing is given up before the jailer has ended.
+        let jailer = self.jailer(binds, console_end, log_end)?;
         let process = match self.vmm_of(jailer).await {
             Ok(process) => process,
             Err(Failed::Start(error)) => return Err(error),
@@ -143,11 +143,12 @@ impl Start<'_> {
         let program = self.jailed.binaries.jailer.clone();
         let jailer = Jailer { binds, program, args: self.jailer_args() };
         failpoint::before(Effect::StartVmm).map_err(|source| self.spawn_error(source))?;
-        let child = Command::from(jailer.command(console, log)).kill_on_drop(true).spawn();
+        let child = Command::from(jailer.command(console, log)).spawn();
         child.map_err(|source| self.spawn_error(source))
     }
 
-    /// Waits for the jailer's end; what is left is the VMM.
+    /// Waits for the jailer's end, which is one of its own process: what came before its exec was
+    /// waited for with the fork. What is left is the VMM.
     async fn vmm_of(&self, mut jailer: Child) -> Result<ProcessId, Failed> {
         let ended = tokio::time::timeout(JAILER, jailer.wait()).await;
         let Ok(ended) = ended else {

@@ -3,7 +3,7 @@
 //! around [`start`].
 //!
 //! ```text
-//! caller ── Launch ─▶ shim: open files, tap, sockets ─ fork ─▶ trampoline ─ exec ─▶ VMM
+//! caller ── Launch ─▶ shim: open files, tap, sockets ─ fork ─▶ trampoline, or jailer ─ exec ─▶ VMM
 //!        ◀─ Report ──  │  vmm.json                                │ console pipe, log pipe
 //!                      │  rings ◀─────────── drains ◀─────────────┘
 //!                      └─ wait ─▶ exit.json
