@@ -26,6 +26,10 @@ fn main() -> ExitCode {
                 "a_vmm_killed_at_its_load_costs_no_snapshot",
                 ahead::a_vmm_killed_at_its_load_costs_no_snapshot,
             ),
+            (
+                "a_snapshot_no_vmm_survives_is_given_up",
+                ahead::a_snapshot_no_vmm_survives_is_given_up,
+            ),
             ("new_secrets_are_never_woken_past", ahead::new_secrets_are_never_woken_past),
             ("nothing_waits_beyond_the_budget", ahead::nothing_waits_beyond_the_budget),
             ("a_killed_sleep_leaves_nothing_wrong", ahead::a_killed_sleep_leaves_nothing_wrong),

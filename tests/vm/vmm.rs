@@ -278,7 +278,10 @@ async fn a_damaged_memory_file_is_refused_and_the_process_ends() {
         println!("{name}: {error}");
         let (refused, left) =
             (matches!(error, RestoreError::Refused(_)), matches!(error, RestoreError::Left(_)));
-        assert!(refused || (left && !waiting.exit().await.how.was_killed()), "{name}: {error:?}");
+        assert!(
+            refused || (left && waiting.exit().await.how == ExitKind::Code(1)),
+            "{name}: {error:?}"
+        );
     }
 }
 

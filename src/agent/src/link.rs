@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use mvm_model::InstancePath;
 use mvm_model::failpoint::Effect;
 use mvm_model::state::Status;
-use mvm_vmm::ExitRecord;
 use mvm_vmm::process::Waited;
+use mvm_vmm::{ExitRecord, RunningRecord};
 use tokio::net::UnixStream;
 
 use crate::error::{About, Classify, Error, Kind, Result};
@@ -33,6 +33,8 @@ const WAKE: Duration = Duration::from_secs(30);
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// How long its supervisor may take to write down how a VM ended that is gone.
 const NOTED: Duration = Duration::from_secs(3);
+/// How long a VMM that broke a connection off may take to end.
+const ENDING: Duration = Duration::from_secs(1);
 /// Pause between attempts that failed at once.
 const RETRY: Duration = Duration::from_millis(20);
 /// The most output [`Service::exec_captured`] keeps, bytes.
@@ -120,9 +122,13 @@ impl Machine {
         }
     }
 
-    /// Whether its VM, which left, ended over what it met, and nobody ended it.
-    pub(crate) async fn ended_by_itself(&self) -> bool {
-        self.exit_once_noted().await.is_some_and(|exit| !exit.how.was_killed())
+    /// Whether its VM, which left while it loaded a snapshot, ended over that. One that lives, or
+    /// whose end nobody saw, says nothing.
+    pub(crate) async fn ended_over_its_memory(&self) -> bool {
+        let Ok(Some(vm)) = RunningRecord::load(self.run_dir()) else { return false };
+        let Ok(Waited::Gone) = self.wait_for(&vm.process, ENDING).await else { return false };
+        let exit = self.exit_once_noted().await.filter(|exit| exit.process == vm.process);
+        exit.is_some_and(|exit| exit.is_over_its_content())
     }
 
     /// How its VM, which is gone, ended: its supervisor writes that down a moment later.

@@ -290,9 +290,9 @@ impl Machine {
             let mut loaded = loaded.about(&path, "load its memory");
             if let Err(error) = &mut loaded
                 && left
-                && self.ended_by_itself().await
+                && self.ended_over_its_memory().await
             {
-                error.kind = Kind::Corrupt;
+                (error.kind, error.hint) = (Kind::Corrupt, None);
             }
             loaded
         };
@@ -430,6 +430,7 @@ impl Classify for RestoreError {
             // Nothing else says anything about the snapshot: a wake decides by this.
             _ if self.is_of_the_snapshot() => (Kind::Corrupt, None),
             Self::Deadline(_) => (Kind::Timeout, None),
+            Self::Left(_) => (Kind::Failed, Some("its memory is kept: wake it again when this host has room for it, or give it up with 'mvm instance stop' and 'start'; the data drive stays".into())),
             _ => (Kind::Failed, None),
         }
     }

@@ -122,7 +122,7 @@ pub enum RestoreError {
 impl RestoreError {
     /// A refusal in the VMM's own words, which name an errno where the system refused it something.
     pub(crate) fn refusal(words: String) -> Self {
-        match errno_in(&words).is_some_and(|errno| HOSTS.contains(&errno)) {
+        match names_a_lack(&words) {
             true => Self::Hindered(words),
             false => Self::Refused(words),
         }
@@ -132,6 +132,11 @@ impl RestoreError {
     pub fn is_of_the_snapshot(&self) -> bool {
         matches!(self, Self::Refused(_))
     }
+}
+
+/// Whether a VMM's words name what its host lacked.
+pub(crate) fn names_a_lack(words: &str) -> bool {
+    errno_in(words).is_some_and(|errno| HOSTS.contains(&errno))
 }
 
 /// What a system refuses that lacks something: no file can be the reason.

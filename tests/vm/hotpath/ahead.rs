@@ -7,7 +7,8 @@ use nix::sys::signal::Signal;
 
 use crate::common::{Outcome, World};
 use crate::fleet::{
-    POOL, SOON, begin, lives, phases, processes_of, settings, signal, slow, usual, waiting, wake,
+    POOL, SOON, begin, lives, phases, processes_of, settings, signal, slow, struck, usual, waiting,
+    wake, with_fault,
 };
 
 /// What a slow wake says, and what is done to VMM and supervisor before it.
@@ -89,13 +90,12 @@ pub fn a_doubtful_one_costs_only_time(world: &World) -> Outcome {
     Outcome::Passed
 }
 
-/// The VMM of an instance that was shown the memory it is to load.
-fn loading(world: &World, instance: &str) -> Option<i64> {
-    let id = world.instance(instance)["instance_id"].as_str()?.to_owned();
-    let record = fs::read(world.path("run/vm").join(id).join("vmm.json")).ok()?;
-    let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
-    let root = Path::new(record["jail"]["root"].as_str()?);
-    root.join("snapshot/memory").exists().then(|| record["process"]["pid"].as_i64())?
+/// The VMM that was started last for an instance.
+fn last_started(world: &World, instance: &str) -> i64 {
+    let id = world.instance(instance)["instance_id"].as_str().expect("an id").to_owned();
+    let record = fs::read(world.path("run/vm").join(id).join("vmm.json")).expect("a record");
+    let record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
+    record["process"]["pid"].as_i64().expect("a pid")
 }
 
 /// As a host does that lacks memory.
@@ -103,29 +103,36 @@ pub fn a_vmm_killed_at_its_load_costs_no_snapshot(world: &World) -> Outcome {
     crate::fakes!();
     let worker = &world.members(POOL)[0];
     sleep(world, worker);
-    let output = crate::fleet::with_fault("PUT /snapshot/load", "hang", || {
+    let output = with_fault("PUT /snapshot/load", "hang", || {
+        let before = struck();
         let wake = begin(world, &["instance", "wake", worker]);
-        let mut last = 0;
         // The one that waited, and three tries.
-        for _ in 0..4 {
-            world.eventually("it loads", SOON, || match loading(world, worker) {
-                Some(vmm) if vmm != last => {
-                    last = vmm;
-                    true
-                }
-                _ => false,
-            });
-            signal(last, Signal::SIGKILL);
+        for load in 1..=4 {
+            world.eventually("it loads", SOON, || struck() == before + load);
+            signal(last_started(world, worker), Signal::SIGKILL);
         }
         crate::fleet::end(wake)
     });
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("the VMM left while it loaded the memory file"), "{text}");
+    assert!(text.contains("its memory is kept"), "{text}");
     assert_eq!(world.status(worker), "sleeping");
     let timed = wake(world, worker);
     assert_eq!(timed["status"], "running");
     assert!(timed["reason"].is_null(), "it was booted instead: {timed}");
+    Outcome::Passed
+}
+
+/// It met something in the file: each of them would.
+pub fn a_snapshot_no_vmm_survives_is_given_up(world: &World) -> Outcome {
+    crate::fakes!();
+    let worker = &world.members(POOL)[0];
+    sleep(world, worker);
+    let timed = with_fault("PUT /snapshot/load", "die", || wake(world, worker));
+    assert_eq!(timed["status"], "running");
+    let reason = timed["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("booted from its drives"), "{timed}");
     Outcome::Passed
 }
 

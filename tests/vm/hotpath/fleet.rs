@@ -7,6 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::process::{Child, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub const SOON: Duration = Duration::from_secs(20);
 static MISSING: OnceLock<Option<String>> = OnceLock::new();
 /// What goes wrong, by request.
 static FAULTS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+/// How often something went wrong, so far.
+static STRUCK: AtomicUsize = AtomicUsize::new(0);
 
 /// Skips a scenario where there is no fake.
 #[macro_export]
@@ -117,6 +120,7 @@ fn listen() {
             }
             let request = line.trim().split_once(' ').map_or("", |(_, request)| request);
             let fault = FAULTS.lock().expect("no panic").get(request).cloned().unwrap_or_default();
+            STRUCK.fetch_add(usize::from(!fault.is_empty()), Ordering::SeqCst);
             let _ = writeln!(stream.get_mut(), "{fault}");
         }
     });
@@ -128,6 +132,11 @@ pub fn with_fault<T>(request: &str, fault: &str, work: impl FnOnce() -> T) -> T 
     let result = work();
     FAULTS.lock().expect("no panic").remove(request);
     result
+}
+
+/// How often something went wrong, so far.
+pub fn struck() -> usize {
+    STRUCK.load(Ordering::SeqCst)
 }
 
 /// Starts `mvm` in the background.

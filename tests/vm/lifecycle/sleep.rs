@@ -80,6 +80,7 @@ pub fn a_conversation_outlives_a_sleep(world: &World) -> Outcome {
     let (hears, speaks) = (&workers[0], &workers[1]);
     let address = world.instance(hears)["guest_ip"].as_str().expect("an address").to_owned();
     let aside = |command: &str| format!("({command}) >/dev/null 2>&1 </dev/null &");
+    // It hears as long as it could still say something.
     world.guest(hears, &aside("tail -f /dev/null | nc -l -p 7007 >/dev/shm/heard"));
     let counts =
         format!("i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done | nc {address} 7007");
@@ -90,7 +91,7 @@ pub fn a_conversation_outlives_a_sleep(world: &World) -> Outcome {
     world.guest(speaks, &aside(&counts));
     let more_than = |count: u64| {
         format!(
-            "timeout 20 sh -c 'until [ $(wc -l </dev/shm/heard) -gt {count} ]; do usleep 20000; done'"
+            "timeout 60 sh -c 'until [ $(wc -l </dev/shm/heard) -gt {count} ]; do usleep 20000; done'"
         )
     };
     assert!(world.guest_can(hears, &more_than(20)), "nothing is said");
@@ -103,7 +104,7 @@ pub fn a_conversation_outlives_a_sleep(world: &World) -> Outcome {
     }
     let complete = "n=$(wc -l </dev/shm/heard); head -n $n /dev/shm/heard >/dev/shm/all; seq $n | cmp - /dev/shm/all";
     assert!(world.guest_can(hears, complete), "something was lost");
-    world.guest(hears, "kill $(pidof nc)");
+    world.guest(hears, "kill $(pidof nc) $(pidof tail)");
     Outcome::Passed
 }
 

@@ -96,11 +96,20 @@ pub enum ExitKind {
     Told,
 }
 
+/// Firecracker's exit codes for what its host did to it: a page of a file that cannot be read, and
+/// the limits of files, CPU and pipes (its `FcExitCode`).
+const OF_THE_HOST: [i32; 5] = [149, 151, 154, 155, 156];
+
 impl ExitKind {
-    /// Whether somebody else ended it: whoever did, and a kernel that lacked memory does so too, it
-    /// was nothing the VMM itself met.
-    pub fn was_killed(&self) -> bool {
-        matches!(self, Self::Told | Self::Signal(nix::libc::SIGKILL | nix::libc::SIGTERM))
+    /// Whether the VMM failed by itself. Not what was killed, which a host does that lacks memory,
+    /// nor what left in order or with nobody looking: from that nothing is concluded.
+    fn is_own_failure(&self) -> bool {
+        use nix::libc::{SIGABRT, SIGFPE, SIGILL, SIGSEGV, SIGSYS};
+        match self {
+            Self::Code(code) => *code != 0 && !OF_THE_HOST.contains(code),
+            Self::Signal(signal) => [SIGABRT, SIGFPE, SIGILL, SIGSEGV, SIGSYS].contains(signal),
+            Self::Unseen | Self::Told => false,
+        }
     }
 }
 
@@ -125,6 +134,13 @@ pub struct ExitRecord {
 }
 
 impl ExitRecord {
+    /// Whether the VMM failed over what it was given: by itself, and its log names nothing that the
+    /// host lacked.
+    pub fn is_over_its_content(&self) -> bool {
+        let lacked = self.last_log.iter().any(|line| crate::vmm::names_a_lack(line));
+        self.how.is_own_failure() && !lacked
+    }
+
     /// The record a supervisor left in a run directory; `None` when there is none: the VMM runs,
     /// or its supervisor was killed before it.
     ///
