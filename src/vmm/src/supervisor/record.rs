@@ -240,3 +240,50 @@ pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(how: ExitKind, last_log: &str) -> ExitRecord {
+        ExitRecord {
+            process: ProcessId { pid: 7, start_ticks: 1, boot_id: "now".into() },
+            how,
+            at: 0,
+            console_dropped: 0,
+            last_log: vec![last_log.into()],
+            last_console: Vec::new(),
+            guest: None,
+        }
+    }
+
+    #[test]
+    fn only_an_end_of_its_own_over_its_content_is_one() {
+        use ExitKind::{Code, Signal, Told, Unseen};
+        for (how, log) in [
+            (Code(1), "Failed to deserialize the microVM state: Crc64(12)"),
+            (Code(148), ""),
+            (Code(150), ""),
+            (Signal(6), "thread 'main' panicked"),
+            (Signal(11), ""),
+        ] {
+            assert!(ended(how.clone(), log).is_over_its_content(), "{how:?} {log}");
+        }
+        for (how, log) in [
+            // Killed, as a host does that lacks memory, or told to go.
+            (Signal(9), ""),
+            (Signal(15), ""),
+            (Code(0), ""),
+            (Told, ""),
+            (Unseen, ""),
+            // A page of the file cannot be read; the host's limits.
+            (Code(149), ""),
+            (Signal(7), ""),
+            (Signal(25), ""),
+            (Code(1), "Cannot create the guest memory: Cannot allocate memory (os error 12)"),
+            (Code(1), "qemu: load of migration failed: Input/output error"),
+        ] {
+            assert!(!ended(how.clone(), log).is_over_its_content(), "{how:?} {log}");
+        }
+    }
+}
