@@ -68,6 +68,11 @@ impl Args {
     fn measures(&self, part: Part) -> bool {
         self.part.is_empty() || self.part.contains(&part)
     }
+
+    /// Many wakes build theirs where there is no network: all it is made of must be here.
+    fn needs_image(&self) -> bool {
+        self.measures(Part::Guest) || self.measures(Part::Wakes)
+    }
 }
 
 /// What can be measured.
@@ -104,17 +109,15 @@ struct Figures {
 /// Runs it.
 pub fn run(args: Args) -> ExitCode {
     let form = Form::from(args.json);
-    match args.measures(Part::Guest) || args.measures(Part::Wakes) {
+    match args.needs_image() {
         true => as_root_with_guest("bench", form, |context| bench(context, args)),
         false => as_root("bench", form, |context| bench(context, args)),
     }
 }
 
 async fn bench(context: Context, args: Args) -> Result<ExitCode> {
-    if args.measures(Part::Guest) {
+    if args.needs_image() {
         bootstrap::prepare(&context, bootstrap::Consent::Ask).await?;
-    } else if args.measures(Part::Wakes) {
-        bootstrap::packages(&context, bootstrap::Consent::Ask).await?;
     }
     let figures = measure(&context, &args).await?;
     match context.form {
