@@ -15,6 +15,8 @@ use crate::error::{Error, Kind, Result};
 
 /// How long a VMM that waits may take to say so; it has nothing else to do.
 const ANSWER: Duration = Duration::from_millis(500);
+/// How long one may take that was just started: nobody waits for it yet.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
 /// Whether there is a VMM for a wake.
 pub(super) enum Ahead {
@@ -62,9 +64,9 @@ impl Driver<'_> {
         let waits = async {
             machine.launch(&prepared.blueprint, StartMode::Restore).await?;
             // It listens; that it answers too is not left for the wake to find out.
-            match machine.run_state().await {
-                Some(RunState::Waiting) => Ok(()),
-                _ => Err(Error::new(Kind::Failed, self.record.path(), "its VMM does not answer")),
+            match self.says_it_waits(FIRST_ANSWER).await {
+                true => Ok(()),
+                false => Err(Error::new(Kind::Failed, self.record.path(), "it does not answer")),
             }
         };
         let waits = waits.await;
@@ -98,14 +100,19 @@ impl Driver<'_> {
         if !self.is_what_a_wake_starts(&waiting, prepared) {
             return Ahead::Missing("the VMM that waited was started with something else");
         }
-        match tokio::time::timeout(ANSWER, self.machine().run_state()).await {
-            Ok(Some(RunState::Waiting)) => Ahead::Ready(VmRef {
+        match self.says_it_waits(ANSWER).await {
+            true => Ahead::Ready(VmRef {
                 process: waiting.process,
                 vmm: waiting.vmm,
                 resumed_from: None,
             }),
-            _ => Ahead::Missing("the VMM that waited did not answer"),
+            false => Ahead::Missing("the VMM that waited did not answer"),
         }
+    }
+
+    async fn says_it_waits(&self, limit: Duration) -> bool {
+        let state = tokio::time::timeout(limit, self.machine().run_state()).await;
+        matches!(state, Ok(Some(RunState::Waiting)))
     }
 
     fn is_what_a_wake_starts(&self, waiting: &RunningRecord, prepared: &Prepared) -> bool {
