@@ -65,7 +65,7 @@ pub(crate) fn skip(test: &str, reason: &str) {
     eprintln!("SKIP: {reason}");
     if let Some(path) = std::env::var_os("MVM_TEST_SKIPS") {
         let mut file = fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
-        writeln!(file, "{test}: {reason}").unwrap();
+        file.write_all(format!("{test}: {reason}\n").as_bytes()).unwrap();
     }
 }
 

@@ -43,6 +43,8 @@ mod snapshot;
 pub mod spec;
 pub mod supervisor;
 pub mod systemd;
+#[cfg(test)]
+mod testing;
 mod text;
 mod vmm;
 

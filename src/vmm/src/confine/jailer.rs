@@ -99,6 +99,7 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+    use crate::testing::skipped_without_root;
 
     /// What it says and how it ends.
     fn run(program: &str, args: &[&str], binds: Vec<Bind>) -> (String, Option<i32>) {
@@ -113,18 +114,9 @@ mod tests {
         (text, child.wait().unwrap().code())
     }
 
-    /// Whether this process may do what a supervisor does.
-    fn is_root(test: &str) -> bool {
-        let is_root = nix::unistd::geteuid().is_root();
-        if !is_root {
-            println!("SKIPPED {test}: not root");
-        }
-        is_root
-    }
-
     #[test]
     fn what_becomes_the_jailer_has_what_it_needs_and_no_more() {
-        if !is_root("what_becomes_the_jailer_has_what_it_needs_and_no_more") {
+        if skipped_without_root("what_becomes_the_jailer_has_what_it_needs_and_no_more") {
             return;
         }
         let kept = std::fs::File::open("/dev/null").unwrap();
@@ -145,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_step_that_fails_is_named_and_nothing_is_run() {
-        if !is_root("a_step_that_fails_is_named_and_nothing_is_run") {
+        if skipped_without_root("a_step_that_fails_is_named_and_nothing_is_run") {
             return;
         }
         let bind = Bind { from: "/nowhere/secrets".into(), to: "/nowhere/jail".into() };

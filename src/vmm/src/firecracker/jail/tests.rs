@@ -2,6 +2,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::spec::{Drive, example};
+use crate::testing::skipped_without_root;
 
 fn jailed(dir: &Path) -> (VmSpec, PathBuf) {
     let mut spec = example();
@@ -24,7 +25,7 @@ fn jailed(dir: &Path) -> (VmSpec, PathBuf) {
 
 #[test]
 fn a_jail_shows_the_vm_its_own_files_and_each_start_has_another() {
-    if !nix::unistd::geteuid().is_root() {
+    if skipped_without_root("a_jail_shows_the_vm_its_own_files_and_each_start_has_another") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -80,7 +81,7 @@ fn a_link_a_vm_laid_leads_nowhere() {
 
 #[test]
 fn a_snapshot_needs_empty_files_and_all_the_room_it_will_take() {
-    if !nix::unistd::geteuid().is_root() {
+    if skipped_without_root("a_snapshot_needs_empty_files_and_all_the_room_it_will_take") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -104,7 +105,7 @@ fn a_snapshot_needs_empty_files_and_all_the_room_it_will_take() {
 
 #[test]
 fn half_a_snapshot_is_forgotten_and_a_loaded_one_stays() {
-    if !nix::unistd::geteuid().is_root() {
+    if skipped_without_root("half_a_snapshot_is_forgotten_and_a_loaded_one_stays") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
