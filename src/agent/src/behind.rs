@@ -26,6 +26,7 @@ const DOING: &str = "write its memory to the disk";
 /// and nobody waits for the disk.
 pub(crate) struct Behind {
     stop: oneshot::Sender<()>,
+    path: InstancePath,
     task: JoinHandle<Result<()>>,
 }
 
@@ -33,7 +34,8 @@ impl Behind {
     /// Begins for an instance; the file may not exist yet.
     pub(crate) fn start(path: &InstancePath, file: &Path) -> Self {
         let (stop, stopped) = oneshot::channel();
-        Self { stop, task: tokio::spawn(follow(path.clone(), file.to_owned(), stopped)) }
+        let task = tokio::spawn(follow(path.clone(), file.to_owned(), stopped));
+        Self { stop, path: path.clone(), task }
     }
 
     /// Ends it, after what it is at.
@@ -43,8 +45,9 @@ impl Behind {
     /// worth nothing then.
     pub(crate) async fn finish(self) -> Result<()> {
         drop(self.stop);
-        let failed = |error| Error::new(Kind::Failed, "", format!("cannot {DOING}")).because(error);
-        self.task.await.map_err(failed)?
+        let what = format!("cannot {DOING}");
+        let panicked = |error| Error::new(Kind::Failed, self.path, what).because(error);
+        self.task.await.map_err(panicked)?
     }
 }
 

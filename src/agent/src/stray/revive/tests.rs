@@ -34,13 +34,8 @@ fn made(
         held: &|generation| {
             Ok(match (complete.contains(&generation), used.contains(&generation)) {
                 (_, true) => Held::Used,
-                (complete, false) => {
-                    if complete {
-                        Held::Whole
-                    } else {
-                        Held::Nothing
-                    }
-                }
+                (true, false) => Held::Whole,
+                (false, false) => Held::Nothing,
             })
         },
     };
