@@ -34,6 +34,12 @@ pub(crate) trait Facilities: Sync {
     fn now(&self) -> Millis;
     /// Looks at the host.
     fn observe(&self) -> impl Future<Output = Result<Observed>> + Send;
+    /// Waits until nobody is at any of these instances, or this does not go on.
+    fn await_free(
+        &self,
+        instances: &[InstancePath],
+        goes_on: &(dyn Fn() -> bool + Sync),
+    ) -> impl Future<Output = ()> + Send;
     /// Settles what an interrupted transition left.
     fn settle(&self, instance: &InstancePath) -> impl Future<Output = Result<()>> + Send;
     /// Takes an instance through a transition; what it parks, it parks for this reason.
@@ -93,7 +99,7 @@ pub(crate) struct Execution<'a, F> {
     /// How many steps are taken at once.
     pub(crate) lanes: usize,
     /// Asked before each step: whether it is still to be started.
-    pub(crate) goes_on: &'a (dyn Fn() -> bool + Sync),
+    pub(crate) may_begin: &'a (dyn Fn(&Step) -> bool + Sync),
     /// Told each step before it is taken.
     pub(crate) tell: &'a (dyn Fn(&Step) + Sync),
 }
@@ -118,7 +124,7 @@ impl<F: Facilities> Execution<'_, F> {
                     || open[..place].iter().any(|before| items[*before].precedes(item));
                 if waits {
                     place += 1;
-                } else if failed.concerns(item.step) || !(self.goes_on)() {
+                } else if failed.concerns(item.step) || !(self.may_begin)(item.step) {
                     pass.skipped += 1;
                     open.remove(place);
                 } else {

@@ -25,8 +25,8 @@ use crate::records::Problem;
 use crate::service::{Service, now};
 use crate::tenant::net_of;
 
-/// How often is looked whether what drains is still visited.
-const DRAIN_LOOK: Duration = Duration::from_millis(100);
+/// How often is looked whether what drains is still visited, and what is busy still is.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The real host.
 pub(crate) struct Real {
@@ -65,7 +65,7 @@ impl Real {
             if Instant::now() >= deadline || self.cancel.load(Ordering::SeqCst) {
                 break;
             }
-            tokio::time::sleep(DRAIN_LOOK).await;
+            tokio::time::sleep(LOOK).await;
         }
         Ok(())
     }
@@ -107,6 +107,14 @@ impl Facilities for Real {
         let sight = sight.with(&nets?);
         *self.problems.lock().await = sight.problems;
         Ok(sight.observed)
+    }
+
+    async fn await_free(&self, instances: &[InstancePath], goes_on: &(dyn Fn() -> bool + Sync)) {
+        // Looked at, since a wait for the lock itself could not be given up.
+        let is_busy = |one| self.service.instance(one).is_ok_and(|it| self.service.is_busy(&it));
+        while goes_on() && instances.iter().any(is_busy) {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn settle(&self, instance: &InstancePath) -> Result<()> {

@@ -98,8 +98,12 @@ impl Service {
 
     /// Whether a transition was interrupted before it had a VM: nobody works on it, nothing runs.
     fn is_abandoned(&self, record: &InstanceRecord) -> bool {
-        let lock = lock::path_in(&self.instance_dir(record));
-        !lock::is_held(&lock) && Machine::of(self, record).living_vm().is_none()
+        !self.is_busy(record) && Machine::of(self, record).living_vm().is_none()
+    }
+
+    /// Whether somebody is at an instance right now: who is holds its lock.
+    pub(crate) fn is_busy(&self, record: &InstanceRecord) -> bool {
+        lock::is_held(&lock::path_in(&self.instance_dir(record)))
     }
 
     /// What became of an instance whose VM is gone; `None` while it has one, and when it has none.

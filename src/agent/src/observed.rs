@@ -9,7 +9,6 @@ use std::path::PathBuf;
 
 use mvm_host::facts::Facts;
 use mvm_host::file;
-use mvm_host::lock;
 use mvm_host::net::{Expected, Report, Severity};
 use mvm_model::PoolPath;
 use mvm_model::TenantName;
@@ -197,7 +196,7 @@ impl Looking<'_> {
         let status = self.service.state_now(record).status();
         let mut seen = ObservedInstance { status, ..ObservedInstance::of_record(record) };
         if let Motion::Interrupted(transition) = &seen.motion
-            && lock::is_held(&lock::path_in(&self.service.instance_dir(record)))
+            && self.service.is_busy(record)
         {
             seen.motion = Motion::Moving(transition.clone());
         }

@@ -13,8 +13,8 @@
 
 mod passes;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use mvm_api::agent::{FailedStep, NoteView, Report};
@@ -44,9 +44,6 @@ const MOST_PASSES: u32 = 24;
 
 /// The most steps at once: each may boot a guest, which takes a CPU.
 const MOST_LANES: usize = 4;
-
-/// How often the loop looks whether somebody reconciles a tenant it is at.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// How a reconcile goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -218,17 +215,16 @@ impl Service {
             overrides: if options.person { Overrides::Clear } else { Overrides::Respect },
             ..Terms::default()
         };
-        let names = || desired.tenants.iter().map(|tenant| &tenant.tenant_id);
         let mut holds = Vec::new();
         if options.person {
-            holds.extend(names().filter_map(|tenant| self.hold(tenant)));
+            let tenants = desired.tenants.iter();
+            holds.extend(tenants.filter_map(|tenant| self.hold(&tenant.tenant_id)));
             self.clear_overrides(&desired).await;
         }
         let real = Real::new(self.clone(), progress.clone(), cancel.clone());
-        // The loop leaves the rest of a plan to whoever begins to reconcile one of its tenants.
-        let yields = Yield::new(|| !options.person && names().any(|tenant| self.is_held(tenant)));
-        let goes_on =
-            || !cancel.load(Ordering::SeqCst) && Instant::now() < deadline && !yields.is_so();
+        let goes_on = || !cancel.load(Ordering::SeqCst) && Instant::now() < deadline;
+        // The loop leaves the rest of a tenant's plan to whoever begins to reconcile it.
+        let is_left = |tenant: &TenantName| !options.person && self.is_held(tenant);
         let tell = |step: &Step| {
             progress(Progress { what: step.to_string(), done: 0, total: None });
         };
@@ -237,7 +233,9 @@ impl Service {
             desired: &desired,
             terms,
             lanes: lanes(),
+            waits: options.person,
             goes_on: &goes_on,
+            is_left: &is_left,
             tell: &tell,
         };
         let mut report = converging.run().await?;
@@ -285,26 +283,6 @@ impl Service {
                 }
             }
         }
-    }
-}
-
-/// Something that is looked at now and then only, however often it is asked.
-struct Yield<F> {
-    look: F,
-    last: Mutex<(Option<Instant>, bool)>,
-}
-
-impl<F: Fn() -> bool> Yield<F> {
-    fn new(look: F) -> Self {
-        Self { look, last: Mutex::new((None, false)) }
-    }
-
-    fn is_so(&self) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.0.is_none_or(|at| at.elapsed() > LOOK) {
-            *last = (Some(Instant::now()), (self.look)());
-        }
-        last.1
     }
 }
 

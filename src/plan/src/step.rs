@@ -9,7 +9,7 @@ use mvm_model::id::{InstancePath, PoolPath};
 use mvm_model::record::Millis;
 use mvm_model::{InstanceName, Offset, TenantName};
 
-use crate::note::Note;
+use crate::note::{About, Note, Reason};
 
 /// Why something is taken down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -256,6 +256,14 @@ impl Plan {
     /// Whether there is nothing to do now. Notes may still say that something waits.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// The instances somebody is at right now, whose next step waits for that.
+    pub fn busy(&self) -> impl Iterator<Item = &InstancePath> {
+        self.notes.iter().filter_map(|note| match (&note.about, &note.reason) {
+            (About::Instance(instance), Reason::Busy(_)) => Some(instance),
+            _ => None,
+        })
     }
 
     /// When the first of what waits for a time is due.

@@ -1,7 +1,7 @@
 //! A host of values that does what steps say, slowly enough to be interrupted anywhere, and
 //! objects to every step that makes no sense in its state or exceeds a quota.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -29,8 +29,10 @@ const MOMENTS: usize = 3;
 /// A host of values.
 pub(crate) struct Fake {
     host: Mutex<Observed>,
-    /// Tenants in which every step fails.
-    pub(crate) broken: BTreeSet<TenantName>,
+    /// Tenants in which every step fails, and as what.
+    pub(crate) broken: BTreeMap<TenantName, Kind>,
+    /// How many of the next instances somebody else is quicker to create.
+    pub(crate) rivals: AtomicU32,
     next: AtomicU32,
     /// What began and ended, in order: `+start acme/workers/i-…`, `-start …`.
     pub(crate) log: Mutex<Vec<String>>,
@@ -39,7 +41,8 @@ pub(crate) struct Fake {
 impl Fake {
     pub(crate) fn new(host: Observed) -> Self {
         let (host, log) = (Mutex::new(host), Mutex::new(Vec::new()));
-        Self { host, broken: BTreeSet::new(), next: AtomicU32::new(1 << 24), log }
+        let (broken, rivals) = (BTreeMap::new(), AtomicU32::new(0));
+        Self { host, broken, rivals, next: AtomicU32::new(1 << 24), log }
     }
 
     pub(crate) fn host(&self) -> MutexGuard<'_, Observed> {
@@ -54,9 +57,9 @@ impl Fake {
         for _ in 0..MOMENTS {
             tokio::task::yield_now().await;
         }
-        match self.broken.contains(tenant) {
-            true => Err(Error::new(Kind::Failed, tenant, "broken on purpose")),
-            false => Ok(()),
+        match self.broken.get(tenant) {
+            Some(kind) => Err(Error::new(*kind, tenant, "broken on purpose")),
+            None => Ok(()),
         }
     }
 
@@ -126,6 +129,16 @@ impl Facilities for Fake {
         Ok(self.host().clone())
     }
 
+    async fn await_free(&self, instances: &[InstancePath], goes_on: &(dyn Fn() -> bool + Sync)) {
+        assert!(goes_on());
+        for instance in instances {
+            self.with(instance, |one| {
+                one.status = one.heading().expect("nobody destroys it");
+                one.motion = Motion::Still;
+            });
+        }
+    }
+
     async fn settle(&self, instance: &InstancePath) -> Result<()> {
         self.take_time(&instance.pool.tenant).await?;
         let gone = self.with(instance, |one| {
@@ -186,12 +199,17 @@ impl Facilities for Fake {
         let mut host = self.host();
         let taken = tenant_mut(&mut host, &pool.tenant).instances().any(|one| one.offset == offset);
         assert!(!taken, "offset {offset} is leased twice");
-        let pool = pool_mut(&mut host, pool);
+        let path = pool;
+        let pool = pool_mut(&mut host, path);
         let id = InstanceId::from_bits(self.next.fetch_add(1, Ordering::Relaxed));
         let mut one = instance(id, Status::Created, pool.spec.instance_resources);
         (one.name, one.offset, one.role) = (name.cloned(), offset, pool.spec.role.clone());
         pool.instances.push(one);
-        Ok(())
+        let relaxed = Ordering::Relaxed;
+        match self.rivals.fetch_update(relaxed, relaxed, |left| left.checked_sub(1)) {
+            Ok(_) => Err(Error::new(Kind::Conflict, path, "somebody was quicker")),
+            Err(_) => Ok(()),
+        }
     }
 
     async fn orphan_tenant(&self, tenant: &TenantName) -> Result<()> {

@@ -1,3 +1,4 @@
+use mvm_host::lock;
 use mvm_host::net::Finding;
 use mvm_model::state::{State, Transition};
 

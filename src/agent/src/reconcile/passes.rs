@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use mvm_api::agent::{FailedStep, NoteView, Report};
+use mvm_model::TenantName;
 use mvm_model::desired::DesiredState;
 use mvm_plan::{Note, Order, Plan, Reason, Step, Terms};
 
 use super::MOST_PASSES;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::execute::{Execution, Facilities, Pass};
 
 /// The passes of one reconcile.
@@ -16,14 +17,18 @@ pub(crate) struct Converging<'a, F> {
     pub(crate) desired: &'a DesiredState,
     pub(crate) terms: Terms,
     pub(crate) lanes: usize,
+    /// Whether it waits for whoever is at an instance, instead of saying so and leaving it.
+    pub(crate) waits: bool,
     pub(crate) goes_on: &'a (dyn Fn() -> bool + Sync),
+    /// Asked before each step: whether its tenant is left to somebody else.
+    pub(crate) is_left: &'a (dyn Fn(&TenantName) -> bool + Sync),
     pub(crate) tell: &'a (dyn Fn(&Step) + Sync),
 }
 
 impl<F: Facilities> Converging<'_, F> {
     /// Passes until nothing is left to do or nothing moves.
     pub(crate) async fn run(&self) -> Result<Report> {
-        let mut report = Report::default();
+        let (mut report, mut overtaken) = (Report::default(), Overtaken::default());
         let (mut before, mut terms) = (None::<Vec<Step>>, self.terms);
         loop {
             let observed = self.facilities.observe().await?;
@@ -32,30 +37,45 @@ impl<F: Facilities> Converging<'_, F> {
             report.passes += 1;
             // A plan that comes again although all of it was done leads nowhere.
             let stands = before.as_ref() == Some(&plan.steps);
+            if plan.is_empty() && report.passes < MOST_PASSES && self.has_waited(&plan).await {
+                continue;
+            }
             if plan.is_empty() || stands || report.passes > MOST_PASSES || !(self.goes_on)() {
-                return Ok(concluded(report, &plan));
+                return Ok(concluded(report, overtaken, &plan));
             }
             let execution = Execution {
                 facilities: self.facilities,
                 desired: self.desired,
                 observed: &observed,
                 lanes: self.lanes,
-                goes_on: self.goes_on,
+                may_begin: &|step| (self.goes_on)() && !(self.is_left)(step.tenant()),
                 tell: self.tell,
             };
-            let pass = execution.run(&plan).await;
+            let mut pass = execution.run(&plan).await;
+            let is_overtaken = overtaken.take_from(&mut pass);
             // What cannot be created or built is not waited for.
             let hopeless = terms.order == Order::Strict && pass.failed.iter().any(is_of_new);
             if hopeless {
                 terms.order = Order::Loose;
             }
-            let moved = hopeless || !pass.done.is_empty();
-            add(&mut report, pass);
+            let moved = hopeless || is_overtaken || !pass.done.is_empty();
+            report.done.extend(pass.done.iter().map(Step::to_string));
+            report.failed.extend(pass.failed.into_iter().map(failed_step));
             if !moved {
-                return Ok(concluded(report, &self.look_again(plan).await?));
+                return Ok(concluded(report, overtaken, &self.look_again(plan).await?));
             }
-            before = Some(plan.steps).filter(|_| !hopeless);
+            before = Some(plan.steps).filter(|_| !hopeless && !is_overtaken);
         }
+    }
+
+    /// Waits for whoever is at what is left; whether there was anybody to wait for.
+    async fn has_waited(&self, plan: &Plan) -> bool {
+        let busy: Vec<_> = plan.busy().cloned().collect();
+        if !self.waits || busy.is_empty() || !(self.goes_on)() {
+            return false;
+        }
+        self.facilities.await_free(&busy, self.goes_on).await;
+        true
     }
 
     /// The plan after steps that all failed: their failures are notes now.
@@ -71,25 +91,58 @@ fn is_of_new((step, _): &(Step, Error)) -> bool {
     matches!(step, Step::Create { .. } | Step::BuildImage { .. })
 }
 
-fn add(report: &mut Report, pass: Pass) {
-    report.done.extend(pass.done.iter().map(Step::to_string));
-    report.failed.extend(pass.failed.into_iter().map(|(step, error)| FailedStep {
+/// Steps that found the host other than it was seen: somebody was quicker. They are planned anew,
+/// and failures only when something is missing in the end.
+#[derive(Default)]
+struct Overtaken(Vec<(Step, Error)>);
+
+impl Overtaken {
+    /// Takes what was overtaken for the first time out of a pass; whether there was any. What
+    /// happens to a step again is a failure of it.
+    fn take_from(&mut self, pass: &mut Pass) -> bool {
+        let is_new = |step: &Step| self.0.iter().all(|(known, _)| known != step);
+        let is_overtaken =
+            |(step, error): &mut (Step, Error)| met_another_host(error.kind) && is_new(step);
+        let taken: Vec<_> = pass.failed.extract_if(.., is_overtaken).collect();
+        self.0.retain(|(step, _)| {
+            !pass.done.contains(step) && pass.failed.iter().all(|(failed, _)| failed != step)
+        });
+        let any = !taken.is_empty();
+        self.0.extend(taken);
+        any
+    }
+}
+
+/// Whether such a failure says that the host is not as it was seen.
+fn met_another_host(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Busy | Kind::Conflict | Kind::NotFound | Kind::OverQuota | Kind::WrongState
+    )
+}
+
+fn failed_step((step, error): (Step, Error)) -> FailedStep {
+    FailedStep {
         step: step.to_string(),
         object: error.object.clone(),
         kind: error.kind,
         message: error.chain(),
         hint: error.hint,
-    }));
+    }
 }
 
-fn concluded(report: Report, plan: &Plan) -> Report {
+fn concluded(mut report: Report, overtaken: Overtaken, plan: &Plan) -> Report {
+    let is_whole = plan.is_empty() && !plan.notes.iter().any(is_unmet);
+    if !is_whole {
+        report.failed.extend(overtaken.0.into_iter().map(failed_step));
+    }
     let mut told = BTreeSet::new();
     let mut notes: Vec<_> =
         plan.notes.iter().filter(|note| told.insert(note.to_string())).collect();
     // What cannot be comes before what only waits or is kept.
     notes.sort_by_key(|note| !is_unmet(note));
     Report {
-        converged: plan.is_empty() && report.failed.is_empty() && !plan.notes.iter().any(is_unmet),
+        converged: is_whole && report.failed.is_empty(),
         notes: notes.into_iter().map(note_view).collect(),
         next_due: plan.next_due(),
         ..report
