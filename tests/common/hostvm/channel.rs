@@ -14,6 +14,10 @@ use tokio::runtime::Runtime;
 const MOST: usize = 256 << 20;
 /// How long one attempt to reach the machine takes.
 const ATTEMPT: Duration = Duration::from_secs(2);
+/// How often a machine in which a program runs is asked whether it is still there.
+const BEAT: Duration = Duration::from_secs(10);
+/// How long it may take to say so, with ten times more to do than it can.
+const ALIVE: Duration = Duration::from_secs(30);
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -35,7 +39,7 @@ impl Channel {
         Ok(Self { runtime, client })
     }
 
-    /// Runs a program to its end.
+    /// Runs a program to its end, or to the machine's.
     pub fn run(&self, args: &[&str], input: &[u8], limit: Duration) -> Result<Output, String> {
         let exec = Exec {
             argv: args.iter().map(|arg| (*arg).to_owned()).collect(),
@@ -47,7 +51,22 @@ impl Channel {
             ..Exec::default()
         };
         let ran = self.client.run(exec, input, MOST, limit + ATTEMPT);
-        self.runtime.block_on(ran).map(output).map_err(|error| error.to_string())
+        self.runtime.block_on(async {
+            tokio::select! {
+                ran = ran => ran.map(output).map_err(|error| error.to_string()),
+                why = self.stopped() => Err(why),
+            }
+        })
+    }
+
+    /// Completes when the machine no longer answers: a program in it would be waited for in vain.
+    async fn stopped(&self) -> String {
+        loop {
+            tokio::time::sleep(BEAT).await;
+            if let Err(error) = self.client.status(ALIVE).await {
+                return format!("the machine does not answer: {error}");
+            }
+        }
     }
 
     /// A file's content; `None` when there is no such file.
