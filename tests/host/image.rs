@@ -5,6 +5,8 @@
 
 #[path = "image_faults.rs"]
 mod faults;
+#[path = "../common/skip.rs"]
+mod skip;
 #[path = "image_world.rs"]
 mod world;
 
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 use mvm_host::image::Store;
 use mvm_host::packages::{Arch, find_program};
 use mvm_model::image::{Profile, Restart, Role};
+use skip::skip;
 use world::{World, apart, shell};
 
 #[test]
@@ -135,15 +138,12 @@ fn a_node_root_runs_node_with_nothing_but_its_own_libraries() {
 fn an_openclaw_root_runs_openclaw_with_its_install_script_done() {
     let name = "an_openclaw_root_runs_openclaw";
     if std::env::var_os("MVM_TEST_OPENCLAW").is_none() {
-        return world::skip(
-            name,
-            "takes minutes and 800 MB of npm packages: MVM_TEST_OPENCLAW=1 runs it",
-        );
+        return skip(name, "takes minutes and 800 MB of npm packages: MVM_TEST_OPENCLAW=1 runs it");
     }
     let Some(world) = World::enter(name) else { return };
     let (here, built) = match world.openclaw() {
         Ok(both) => both,
-        Err(reason) => return world::skip(name, &reason),
+        Err(reason) => return skip(name, &reason),
     };
     assert_eq!(built.manifest.workload.as_ref().unwrap().ports, [18789]);
     assert!(built.manifest.inputs["npm:openclaw"].starts_with("2026."));
@@ -235,12 +235,12 @@ fn two_builders_at_once_agree_and_one_waits() {
 #[test]
 fn every_program_of_the_catalogue_is_named_by_a_package_that_exists() {
     if find_program("apt-cache").is_none() {
-        return world::skip("every_program_of_the_catalogue", "no apt-cache");
+        return skip("every_program_of_the_catalogue", "no apt-cache");
     }
     for need in mvm_host::packages::needs(Arch::HOST, &mvm_host::packages::Purpose::ALL) {
         let said = shell("apt-cache", &["policy", need.package]);
         if said.trim().is_empty() {
-            return world::skip("every_program_of_the_catalogue", "apt has no package lists");
+            return skip("every_program_of_the_catalogue", "apt has no package lists");
         }
         assert!(!said.contains("Candidate: (none)"), "{} cannot be installed", need.package);
     }

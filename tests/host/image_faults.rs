@@ -11,7 +11,8 @@ use mvm_model::image::{Profile, Role};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::world::{self, World, apart, skip};
+use crate::skip::skip;
+use crate::world::{self, World, apart};
 
 /// Names the cache directory in which a builder that is to be killed works.
 const CHILD: &str = "MVM_IMAGE_TEST_BUILD_IN";

@@ -14,19 +14,11 @@ use mvm_host::packages::{Arch, Control, Fetcher, Os, PackageSet, find_program};
 use mvm_host::progress::Progress;
 use mvm_model::image::{Profile, Role};
 
+use crate::skip::skip;
+
 static GO_ON: AtomicBool = AtomicBool::new(false);
 /// What all tests build on, made ready once, or why it cannot be.
 static READY: LazyLock<Result<World, String>> = LazyLock::new(World::prepare);
-
-/// Says that a test cannot run here, and why.
-pub fn skip(test: &str, reason: &str) {
-    eprintln!("SKIP: {test}: {reason}");
-    if let Some(file) = std::env::var_os("MVM_TEST_SKIPS") {
-        use std::io::Write;
-        let file = fs::File::options().create(true).append(true).open(file);
-        let _ = file.and_then(|mut file| writeln!(file, "{test}: {reason}"));
-    }
-}
 
 /// A machine that can build images.
 #[derive(Clone)]

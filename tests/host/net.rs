@@ -7,6 +7,8 @@
 mod frames;
 #[path = "net_guest.rs"]
 mod guest;
+#[path = "../common/skip.rs"]
+mod skip;
 #[path = "net_world.rs"]
 mod world;
 

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::world::{missing, skip};
+use crate::skip::skip;
+use crate::world::missing;
 
 const KERNEL: &str = "MVM_TEST_KERNEL_DIR";
 const NAME: &str = "the_rules_hold_on_the_6_1_kernel";

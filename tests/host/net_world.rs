@@ -12,14 +12,7 @@ use mvm_model::record::{Egress, TenantNetwork};
 use mvm_model::{NetId, Offset};
 use nix::sched::{CloneFlags, unshare};
 
-/// Says why a test does not run here, and records it where `tests/run` counts.
-pub fn skip(test: &str, reason: &str) {
-    use std::io::Write as _;
-    println!("SKIP: {reason}");
-    let Some(path) = std::env::var_os("MVM_TEST_SKIPS") else { return };
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-    file.and_then(|mut file| writeln!(file, "{test}: {reason}")).unwrap();
-}
+use crate::skip::skip;
 
 /// What is missing for tests in namespaces, if anything.
 pub fn missing() -> Option<&'static str> {

@@ -8,6 +8,8 @@
 
 #[path = "nix/evaluator.rs"]
 mod evaluator;
+#[path = "../common/skip.rs"]
+mod skip;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use evaluator::{Nix, repository};
 use mvm_host::image::Target;
 use mvm_host::packages::Arch;
 use mvm_model::image::{Profile, Role};
+use skip::skip;
 
 /// Runs a test's body, or says why it cannot run here.
 fn with_nix(test: &str, body: impl FnOnce(&Nix)) {
@@ -24,14 +27,6 @@ fn with_nix(test: &str, body: impl FnOnce(&Nix)) {
         Ok(nix) => body(&nix),
         Err(reason) => skip(test, &reason),
     }
-}
-
-fn skip(test: &str, reason: &str) {
-    use std::io::Write as _;
-    println!("SKIP: {reason}");
-    let Some(path) = std::env::var_os("MVM_TEST_SKIPS") else { return };
-    let file = fs::OpenOptions::new().create(true).append(true).open(path);
-    file.and_then(|mut file| writeln!(file, "{test}: {reason}")).expect("skips are recorded");
 }
 
 /// The fleets of one verdict, each a `.nix` file.

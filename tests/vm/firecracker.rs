@@ -26,6 +26,10 @@ use mvm_vmm::{
 
 #[path = "firecracker/faults.rs"]
 mod faults;
+#[path = "../common/skip.rs"]
+mod skip;
+
+use skip::skip;
 
 const HELPER: &str = env!("CARGO_BIN_EXE_mvm-vmm-test-helper");
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -43,14 +47,6 @@ macro_rules! bench {
             Err(reason) => return skip($test, &reason),
         }
     };
-}
-
-fn skip(test: &str, reason: &str) {
-    eprintln!("SKIP: {reason}");
-    if let Some(path) = std::env::var_os("MVM_TEST_SKIPS") {
-        let mut file = fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
-        writeln!(file, "{test}: {reason}").unwrap();
-    }
 }
 
 /// A 64-bit ELF program that waits for an interrupt that never comes.

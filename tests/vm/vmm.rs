@@ -3,6 +3,8 @@
 //! and `MVM_TEST_INITRD` (an uncompressed archive whose `/modules` the guest loads).
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/skip.rs"]
+mod skip;
 #[path = "vmm_support.rs"]
 mod support;
 
@@ -23,7 +25,8 @@ use mvm_vmm::{
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
-use support::{Bench, HELPER, eventually, skip};
+use skip::skip;
+use support::{Bench, HELPER, eventually};
 
 /// The bench, or the end of a test that cannot run here.
 macro_rules! bench {

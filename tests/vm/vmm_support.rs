@@ -2,7 +2,6 @@
 //! initrd's modules and a busybox script that counts on its console, supervised by the helper.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -58,15 +57,6 @@ pub(crate) struct Bench {
     initrd: PathBuf,
     given: PathBuf,
     pub(crate) qemu: QemuBinary,
-}
-
-/// Says why a test cannot run here, and counts it.
-pub(crate) fn skip(test: &str, reason: &str) {
-    eprintln!("SKIP: {reason}");
-    if let Some(path) = std::env::var_os("MVM_TEST_SKIPS") {
-        let mut file = fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
-        file.write_all(format!("{test}: {reason}\n").as_bytes()).unwrap();
-    }
 }
 
 impl Bench {

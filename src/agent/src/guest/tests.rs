@@ -9,12 +9,15 @@ use mvm_guest_proto::message::Exec;
 use tempfile::TempDir;
 
 use super::{GuestClient, Transport, connect_unix};
+use skip::skipped_without_root;
 
 mod exec;
 mod files;
 mod hostile;
 mod life;
 mod relay;
+#[path = "../../../../tests/common/skip.rs"]
+mod skip;
 
 /// Enough for anything here on a busy machine; failing fast is not the point.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -138,19 +141,4 @@ fn noise(length: usize) -> Vec<u8> {
         state.to_le_bytes()
     };
     (0..length.div_ceil(4)).flat_map(|_| next()).take(length).collect()
-}
-
-/// Says why a test cannot run here; true when it cannot.
-fn skipped_without_root(test: &str) -> bool {
-    let is_root = nix::unistd::geteuid().is_root();
-    if !is_root {
-        eprintln!("SKIP: {test}: not root");
-        if let Some(path) = std::env::var_os("MVM_TEST_SKIPS") {
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-            let _ = file.and_then(|mut file| {
-                std::io::Write::write_all(&mut file, format!("{test}: not root\n").as_bytes())
-            });
-        }
-    }
-    !is_root
 }
