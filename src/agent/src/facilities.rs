@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use mvm_host::progress::Progress;
 use mvm_model::desired::{InstanceSpec, PoolSpec, TenantSpec};
 use mvm_model::id::{InstancePath, PoolPath};
 use mvm_model::intent::Object;
@@ -111,8 +112,17 @@ impl Facilities for Real {
 
     async fn await_free(&self, instances: &[InstancePath], goes_on: &(dyn Fn() -> bool + Sync)) {
         // Looked at, since a wait for the lock itself could not be given up.
-        let is_busy = |one| self.service.instance(one).is_ok_and(|it| self.service.is_busy(&it));
-        while goes_on() && instances.iter().any(is_busy) {
+        let is_busy = |one: &InstancePath| {
+            self.service.instance(one).is_ok_and(|it| self.service.is_busy(&it))
+        };
+        let mut told = None;
+        while goes_on()
+            && let Some(busy) = instances.iter().find(|one| is_busy(one))
+        {
+            if told.replace(busy) != Some(busy) {
+                let what = format!("wait for who is at {busy}");
+                (self.progress)(Progress { what, done: 0, total: None });
+            }
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -32,7 +32,7 @@ pub struct Args {
     /// With --prune: delete their data too
     #[arg(long, requires = "prune")]
     delete_data: bool,
-    /// Begin nothing more after so many seconds
+    /// Begin nothing more, and wait for nobody, after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = mvm_agent::reconcile::TIMEOUT.as_secs())]
     timeout: u64,
     /// Print JSON
