@@ -158,6 +158,7 @@ pub fn who_is_at_it_is_named(world: &World) -> Outcome {
         (&["instance", "destroy", &member, "--force"], format!("by uid 0 {name}")),
     ];
     std::thread::scope(|scope| {
+        scope.spawn(|| waits_for(world, &member));
         for (args, holder) in &commands {
             scope.spawn(move || {
                 let error = world.refused(args, 5);
@@ -173,4 +174,11 @@ pub fn who_is_at_it_is_named(world: &World) -> Outcome {
     world.ok(&scale);
     world.ok(&start);
     Outcome::Passed
+}
+
+/// A reconcile waits for who is at an instance as long as it may, says so, and then what is missing.
+fn waits_for(world: &World, member: &str) {
+    let error = world.refused(&["agent", "reconcile", "--timeout", "2"], 5);
+    assert!(error.contains(&format!("wait for who is at {member}")), "{error}");
+    assert!(error.contains("not all of it can be so now: busy: stopping"), "{error}");
 }
