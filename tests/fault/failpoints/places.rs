@@ -83,33 +83,23 @@ impl fmt::Display for Case {
     }
 }
 
-/// Errors and panics at every place, not only the first time at each failpoint.
-const EVERY_PLACE: &str = "MVM_TEST_EVERY_PLACE";
-
-/// What is to be tried at these places: a kill at each where something happened since the one
-/// before, because to be killed after one effect or before the next is the same; an error and a
-/// panic the first time at each failpoint.
+/// What is to be tried at these places: an error and a panic at each; a kill at each where something
+/// happened since the one before, because to be killed after one effect or before the next is the
+/// same.
 pub fn cases(places: &[Place]) -> Vec<Case> {
-    let is_thorough = std::env::var_os(EVERY_PLACE).is_some();
     let mut seen = BTreeSet::new();
     let places: Vec<_> = places.iter().filter(|place| seen.insert((*place).clone())).collect();
     let mut cases = Vec::new();
     for (at, place) in places.iter().enumerate() {
-        let case = |mode| Case { mode, place: (*place).clone() };
-        if place.time == 1 || is_thorough {
-            cases.push(case(Mode::Error));
-        }
-        let next = places.get(at + 1);
         let same_as_next = place.failpoint.moment == Moment::After
-            && next.is_some_and(|next| {
+            && places.get(at + 1).is_some_and(|next| {
                 next.process == place.process && next.failpoint.moment == Moment::Before
             });
-        if place.time == 1 || (is_thorough && !same_as_next) {
-            cases.push(case(Mode::Panic));
-        }
-        if !same_as_next {
-            cases.push(case(Mode::Kill));
-        }
+        let modes: &[_] = match same_as_next {
+            true => &[Mode::Error, Mode::Panic],
+            false => &[Mode::Error, Mode::Panic, Mode::Kill],
+        };
+        cases.extend(modes.iter().map(|mode| Case { mode: *mode, place: (*place).clone() }));
     }
     cases
 }
