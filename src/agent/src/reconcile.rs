@@ -32,7 +32,7 @@ use crate::build::SharedSink;
 use crate::error::{Error, Kind, Result};
 use crate::facilities::Real;
 use crate::intent::{Applied, Document, Repeat};
-use crate::service::Service;
+use crate::service::{Service, now};
 
 pub(crate) use passes::{Converging, note_view};
 
@@ -212,7 +212,7 @@ impl Service {
     ) -> Result<Report> {
         let terms = Terms {
             removal: if options.delete_data { Removal::DeleteData } else { Removal::KeepData },
-            overrides: if options.person { Overrides::Clear } else { Overrides::Respect },
+            overrides: if options.person { Overrides::Since(now()) } else { Overrides::Respect },
             ..Terms::default()
         };
         let mut holds = Vec::new();

@@ -21,8 +21,8 @@ pub enum Overrides {
     /// It does: the loop asks.
     #[default]
     Respect,
-    /// It does not: a person asks for the desired state.
-    Clear,
+    /// Only what was done from then on: a person asked for the desired state at that moment.
+    Since(Millis),
 }
 
 /// Whether the entry of a tenant comes up before the rest of it, also when it does not exist yet.
@@ -74,7 +74,11 @@ impl Terms {
     pub(crate) fn held_until(&self, instance: &ObservedInstance, now: Millis) -> Option<Millis> {
         let at = instance.manual.filter(|at| *at <= now)?;
         let until = at.saturating_add(self.override_seconds.saturating_mul(1000));
-        (self.overrides == Overrides::Respect && until > now).then_some(until)
+        let holds = match self.overrides {
+            Overrides::Respect => true,
+            Overrides::Since(asked) => at >= asked,
+        };
+        (holds && until > now).then_some(until)
     }
 }
 

@@ -17,7 +17,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::fake::{Fake, instance};
+use super::fake::{Fake, NOW, instance};
 use crate::error::{Kind, Result};
 use crate::reconcile::{Converging, Report};
 
@@ -149,7 +149,7 @@ async fn reconcile(desired: &DesiredState, fake: &Fake) -> Result<Report> {
 }
 
 async fn reconcile_that(waits: bool, desired: &DesiredState, fake: &Fake) -> Result<Report> {
-    let terms = Terms { overrides: Overrides::Clear, ..Terms::default() };
+    let terms = Terms { overrides: Overrides::Since(NOW), ..Terms::default() };
     let (facilities, lanes) = (fake, 3);
     let (goes_on, is_left, tell) = (&|| true, &|_: &TenantName| false, &|_: &mvm_plan::Step| ());
     Converging { facilities, desired, terms, lanes, waits, goes_on, is_left, tell }.run().await

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use mvm_api::agent::{FailedStep, NoteView, Report};
-use mvm_model::TenantName;
 use mvm_model::desired::DesiredState;
-use mvm_plan::{Note, Order, Plan, Reason, Step, Terms};
+use mvm_model::{PoolPath, TenantName};
+use mvm_plan::{About, Note, Order, Plan, Reason, Step, Terms};
 
 use super::MOST_PASSES;
 use crate::error::{Error, Kind, Result};
@@ -38,6 +38,7 @@ impl<F: Facilities> Converging<'_, F> {
             // A plan that comes again although all of it was done leads nowhere.
             let stands = before.as_ref() == Some(&plan.steps);
             if plan.is_empty() && report.passes < MOST_PASSES && self.has_waited(&plan).await {
+                before = None;
                 continue;
             }
             if plan.is_empty() || stands || report.passes > MOST_PASSES || !(self.goes_on)() {
@@ -91,34 +92,54 @@ fn is_of_new((step, _): &(Step, Error)) -> bool {
     matches!(step, Step::Create { .. } | Step::BuildImage { .. })
 }
 
-/// Steps that found the host other than it was seen: somebody was quicker. They are planned anew,
-/// and failures only when something is missing in the end.
+/// Steps that found the host other than it was seen: somebody was quicker. They are planned anew
+/// once, and failures only where something is missing in the end.
 #[derive(Default)]
-struct Overtaken(Vec<(Step, Error)>);
+struct Overtaken {
+    open: Vec<(Step, Error)>,
+    /// Every one there was, also those that were done since.
+    known: Vec<Step>,
+}
 
 impl Overtaken {
-    /// Takes what was overtaken for the first time out of a pass; whether there was any. What
-    /// happens to a step again is a failure of it.
+    /// Takes what was overtaken for the first time out of a pass; whether there was any.
     fn take_from(&mut self, pass: &mut Pass) -> bool {
-        let is_new = |step: &Step| self.0.iter().all(|(known, _)| known != step);
-        let is_overtaken =
-            |(step, error): &mut (Step, Error)| met_another_host(error.kind) && is_new(step);
+        let is_overtaken = |(step, error): &mut (Step, Error)| {
+            met_another_host(error.kind) && !self.known.contains(step)
+        };
         let taken: Vec<_> = pass.failed.extract_if(.., is_overtaken).collect();
-        self.0.retain(|(step, _)| {
+        self.open.retain(|(step, _)| {
             !pass.done.contains(step) && pass.failed.iter().all(|(failed, _)| failed != step)
         });
+        self.known.extend(taken.iter().map(|(step, _)| step.clone()));
         let any = !taken.is_empty();
-        self.0.extend(taken);
+        self.open.extend(taken);
         any
     }
+
+    /// Those that are failures by this last plan: where it still misses something.
+    fn failures(self, last: &Plan) -> impl Iterator<Item = (Step, Error)> {
+        self.open.into_iter().filter(|(step, _)| {
+            let mut unmet = last.notes.iter().filter(|note| is_unmet(note));
+            last.steps.iter().any(|other| is_beside(step, other.tenant(), other.pool()))
+                || unmet.any(|note| match &note.about {
+                    About::Node => true,
+                    About::Tenant(tenant) => is_beside(step, tenant, None),
+                    About::Pool(pool) => is_beside(step, &pool.tenant, Some(pool)),
+                    About::Instance(one) => is_beside(step, &one.pool.tenant, Some(&one.pool)),
+                })
+        })
+    }
+}
+
+/// Whether a step is about what is in this pool, or in this tenant where no pool is named.
+fn is_beside(step: &Step, tenant: &TenantName, pool: Option<&PoolPath>) -> bool {
+    step.tenant() == tenant && (pool.is_none() || step.pool().is_none() || step.pool() == pool)
 }
 
 /// Whether such a failure says that the host is not as it was seen.
 fn met_another_host(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Busy | Kind::Conflict | Kind::NotFound | Kind::OverQuota | Kind::WrongState
-    )
+    matches!(kind, Kind::Busy | Kind::Conflict | Kind::NotFound | Kind::WrongState)
 }
 
 fn failed_step((step, error): (Step, Error)) -> FailedStep {
@@ -132,10 +153,8 @@ fn failed_step((step, error): (Step, Error)) -> FailedStep {
 }
 
 fn concluded(mut report: Report, overtaken: Overtaken, plan: &Plan) -> Report {
+    report.failed.extend(overtaken.failures(plan).map(failed_step));
     let is_whole = plan.is_empty() && !plan.notes.iter().any(is_unmet);
-    if !is_whole {
-        report.failed.extend(overtaken.0.into_iter().map(failed_step));
-    }
     let mut told = BTreeSet::new();
     let mut notes: Vec<_> =
         plan.notes.iter().filter(|note| told.insert(note.to_string())).collect();

@@ -87,7 +87,7 @@ fn protection_a_person_and_a_transition_come_first() {
     let held = ObservedInstance { manual: Some(NOW - 1_000), ..one.clone() };
     let until = NOW + 599_000;
     assert_eq!(verdict(&held, &both), Verdict::Stay(Stay::Manual { until }));
-    let clear = Terms { overrides: Overrides::Clear, ..Terms::default() };
+    let clear = Terms { overrides: Overrides::Since(NOW), ..Terms::default() };
     assert_eq!(decide(&held, &both, &clear, NOW), Verdict::Warm { idle: 900 });
     let moving = ObservedInstance { motion: Motion::Moving(Transition::Warming), ..one };
     assert_eq!(verdict(&moving, &both), Verdict::Stay(Stay::Moving));

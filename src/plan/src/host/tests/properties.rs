@@ -154,7 +154,7 @@ fn a_world(wild: Wild) -> impl Strategy<Value = World> {
     let memory = prop::option::weighted(chance(wild, 0.5), 1000u64..6000);
     let terms = (any::<bool>(), any::<bool>()).prop_map(|(delete, clear)| Terms {
         removal: if delete { Removal::DeleteData } else { Removal::KeepData },
-        overrides: if clear { Overrides::Clear } else { Overrides::Respect },
+        overrides: if clear { Overrides::Since(NOW) } else { Overrides::Respect },
         ..Terms::default()
     });
     (vec(a_tenant, 1..4), memory, terms, any::<bool>()).prop_map(

@@ -159,8 +159,10 @@ fn nobody_is_started_in_the_place_of_what_a_person_stopped() {
     assert_eq!((held.notes[0].reason.clone(), held.next_due()), (reason, Some(NOW + 1_000)));
     let later = host(&desired, &now, &Terms::default(), NOW + 1_000);
     assert_eq!(later.steps.len(), 3, "resume the spare, boot and park the stopped one");
-    let clear = Terms { overrides: Overrides::Clear, ..Terms::default() };
-    assert_eq!(host(&desired, &now, &clear, NOW).steps, later.steps);
+    let since = |at| Terms { overrides: Overrides::Since(at), ..Terms::default() };
+    assert_eq!(host(&desired, &now, &since(NOW), NOW).steps, later.steps);
+    let done_meanwhile = host(&desired, &now, &since(NOW - 600_000), NOW);
+    assert_eq!(done_meanwhile.steps, held.steps, "a person did it after the other had asked");
     now.tenants[0].pools[0].instances[1].manual = Some(NOW + 3_600_000);
     assert!(!plan(&desired, &now).is_empty(), "the clock was set back: nothing holds for hours");
 }
