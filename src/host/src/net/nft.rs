@@ -3,12 +3,17 @@
 //! The crate's types are not used to read the host (they reject what newer kernels print);
 //! listings stay `serde_json::Value` and only our own tables are ever listed or named.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use mvm_model::failpoint::{self, Effect};
 use nftables::helper::{self, NftablesError};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
 
 use super::error::NetError;
 
@@ -36,11 +41,28 @@ impl Nft {
     /// Applies commands as one transaction: all of them or none.
     pub(super) async fn apply(&self, doing: &str, commands: Vec<Value>) -> Result<(), NetError> {
         let document = json!({ "nftables": commands }).to_string();
-        let none: &[&str] = &[];
-        let call = helper::apply_ruleset_raw_async(&document, Some(&self.program), none);
+        let missing = |error: io::Error| NetError::NftMissing { reason: error.to_string() };
         failpoint::before(Effect::ApplyRules)?;
-        self.run(doing, call).await?;
+        let child = self.changing().spawn().map_err(missing)?;
+        let output = tokio::time::timeout(DEADLINE, told(child, document.as_bytes())).await;
+        let output = output.map_err(|_| refused(doing, "no answer in time"))?.map_err(missing)?;
+        if !output.status.success() {
+            return Err(refused(doing, &String::from_utf8_lossy(&output.stderr)));
+        }
         Ok(failpoint::after(Effect::ApplyRules)?)
+    }
+
+    /// `nft` for a document of changes. It must not outlive us (the crate's helper lets it): whoever
+    /// has the network's lock next would be overtaken by a change we were killed in.
+    fn changing(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["-j", "-f", "-"]).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // SAFETY: prctl is async-signal-safe and touches nothing but the new process.
+        unsafe {
+            command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
+        }
+        command
     }
 
     /// Lists something of ours; `None` when it is not there.
@@ -66,22 +88,36 @@ impl Nft {
         doing: &str,
         call: impl Future<Output = Result<String, NftablesError>>,
     ) -> Result<String, NetError> {
-        let refused = |stderr: &str| NetError::NftRefused {
-            doing: doing.to_owned(),
-            stderr: match stderr.trim() {
-                // Killed, or without /dev/stdin.
-                "" => "it ended without a word".to_owned(),
-                words => words.chars().take(600).collect(),
-            },
-        };
         match tokio::time::timeout(DEADLINE, call).await {
-            Err(_) => Err(refused("no answer in time")),
+            Err(_) => Err(refused(doing, "no answer in time")),
             Ok(Ok(text)) => Ok(text),
-            Ok(Err(NftablesError::NftFailed { stderr, .. })) => Err(refused(&stderr)),
+            Ok(Err(NftablesError::NftFailed { stderr, .. })) => Err(refused(doing, &stderr)),
             Ok(Err(NftablesError::NftExecution { inner, .. })) => {
                 Err(NetError::NftMissing { reason: inner.to_string() })
             }
-            Ok(Err(other)) => Err(refused(&other.to_string())),
+            Ok(Err(other)) => Err(refused(doing, &other.to_string())),
         }
     }
+}
+
+/// Gives a child its input and waits for its end.
+async fn told(mut child: Child, input: &[u8]) -> io::Result<Output> {
+    let stdin = child.stdin.take();
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // One that does not want all of it says why.
+            let _ = stdin.write_all(input).await;
+        }
+    };
+    let ((), output) = tokio::join!(feed, child.wait_with_output());
+    output
+}
+
+fn refused(doing: &str, stderr: &str) -> NetError {
+    let stderr = match stderr.trim() {
+        // Killed, or without /dev/stdin.
+        "" => "it ended without a word".to_owned(),
+        words => words.chars().take(600).collect(),
+    };
+    NetError::NftRefused { doing: doing.to_owned(), stderr }
 }
