@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use mvm_guest_proto::message::{ErrorKind, Failure};
 use mvm_guest_proto::{PORT_NAME, VSOCK_PORT};
@@ -27,6 +28,8 @@ use crate::session::{Disconnect, Stream, serve};
 const MAX_REQUESTS: usize = 96;
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 16;
+/// How long until accepting is tried again after it failed.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Stack of a request's thread; they hold small buffers only.
 const STACK: usize = 256 * 1024;
 
@@ -104,7 +107,7 @@ fn listen_vsock() -> nix::Result<OwnedFd> {
     Ok(listener)
 }
 
-/// Serves a unix socket at `path`, which must not exist, until accepting fails.
+/// Serves a unix socket at `path`, which must not exist.
 ///
 /// # Errors
 /// When the socket cannot be made.
@@ -118,19 +121,24 @@ pub(crate) fn serve_unix(guest: &Arc<Guest>, path: &Path) -> std::io::Result<()>
     }
 }
 
-fn accept_all(guest: &Arc<Guest>, listener: &impl AsFd, welcome: impl Fn(&OwnedFd) -> bool) {
+/// Serves whoever connects. Never ends: a guest that no longer accepts cannot be reached again.
+fn accept_all(guest: &Arc<Guest>, listener: &impl AsFd, welcome: impl Fn(&OwnedFd) -> bool) -> ! {
     let connections = Arc::new(AtomicUsize::new(0));
+    let mut last = None;
     loop {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let peer = match accept4(listener.as_fd().as_raw_fd(), flags) {
             // SAFETY: the kernel just gave us this descriptor, nobody else owns it.
             Ok(fd) => unsafe { OwnedFd::from_raw_fd(fd) },
             Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
-            Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
-                thread::sleep(std::time::Duration::from_millis(100));
+            Err(error) => {
+                // Of the one who connected, or of a guest that lacks something for now.
+                if last.replace(error) != Some(error) {
+                    guest.note(&format!("cannot accept: {error}"));
+                }
+                thread::sleep(AGAIN);
                 continue;
             }
-            Err(error) => return guest.note(&format!("cannot accept: {error}")),
         };
         if !welcome(&peer) || connections.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
             continue;
