@@ -13,11 +13,11 @@ use crate::session::Session;
 /// How long what is on its way with an instance is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a VM's supervisor may take to write down how it ended.
-const ENDING: Duration = Duration::from_secs(1);
+const ENDING: Duration = Duration::from_secs(3);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 /// How often, for who did it.
-const LOOKS: usize = 5;
+const LOOKS: usize = 15;
 /// What a VM that ended by itself leaves in the events.
 const EXIT: &str = "instance.exit";
 /// So many of a tenant's last events are looked through.

@@ -32,10 +32,13 @@ use super::verify::{Finding, error};
 use super::{Net, Port};
 use frame::End;
 
-/// How long an answer may take; an idle host needs microseconds.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer may take; an idle host needs microseconds, a kernel that is late to notice a
+/// carrier seconds.
+const PATIENCE: Duration = Duration::from_secs(6);
 /// How long until a question is asked again.
 const AGAIN: Duration = Duration::from_millis(50);
+/// And one to the resolver, which may have much to do.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// How long is listened for what should not come, after the gateway's last answer.
 const SILENCE: Duration = Duration::from_millis(60);
 /// `virtio_net_hdr`, all zeros: nothing to offload.
@@ -175,10 +178,14 @@ impl<'a> Probe<'a> {
         // A question for the address of "mvm.": any answer will do.
         let question =
             [0x6d, 0x76, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, b'm', b'v', b'm', 0, 0, 1, 0, 1];
-        self.send(&frame::udp(self.me, by, self.gateway, DNS, &question));
-        self.until(PATIENCE, |frame| frame::is_answer_from(frame, DNS).then_some(()))
-            .await
-            .is_some()
+        let give_up = Instant::now() + PATIENCE;
+        let mut answer = None;
+        while answer.is_none() && Instant::now() < give_up {
+            self.send(&frame::udp(self.me, by, self.gateway, DNS, &question));
+            let is_answer = |frame: &[u8]| frame::is_answer_from(frame, DNS).then_some(());
+            answer = self.until(ASK_AGAIN, is_answer).await;
+        }
+        answer.is_some()
     }
 
     /// Sends what must arrive nowhere and be answered by nobody.
