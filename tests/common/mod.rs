@@ -5,6 +5,7 @@
 //! a test. Its scenarios run one after the other on one world and read as sentences.
 
 pub mod harness;
+pub mod patience;
 #[allow(dead_code, reason = "not every binary has a terminal")]
 pub mod terminal;
 #[allow(dead_code, reason = "not every binary says every word")]

@@ -4,11 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
+
+use super::patience::Patience;
 
 /// How long one `mvm` command may take before the test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -243,10 +245,10 @@ impl World {
 
     /// Polls until `holds`, or panics saying what did not come about.
     pub fn eventually(&self, what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + limit;
+        let mut patience = Patience::new(limit);
         while !holds() {
-            assert!(Instant::now() < deadline, "did not come about within {limit:?}: {what}");
-            std::thread::sleep(Duration::from_millis(50));
+            let goes_on = patience.pause(Duration::from_millis(50));
+            assert!(goes_on, "did not come about within {limit:?}: {what}");
         }
     }
 

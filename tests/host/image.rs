@@ -52,9 +52,14 @@ fn an_unchanged_rebuild_takes_milliseconds_and_no_network() {
     let built = world.build(&here.store, Profile::Minimal, Role::Worker).unwrap();
     let (again, took) = apart(|| {
         world::without_network();
-        let started = Instant::now();
-        let again = world.build(&here.store, Profile::Minimal, Role::Worker).unwrap();
-        (again, started.elapsed())
+        // The least of three: neighbours have their turns.
+        let tries = (0..3).map(|_| {
+            let started = Instant::now();
+            let again = world.build(&here.store, Profile::Minimal, Role::Worker).unwrap();
+            (started.elapsed(), again)
+        });
+        let (took, again) = tries.min_by_key(|(took, _)| *took).unwrap();
+        (again, took)
     });
     assert_eq!(built.digest, again.digest);
     assert!(took < Duration::from_millis(500), "took {took:?}");

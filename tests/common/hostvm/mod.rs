@@ -261,7 +261,8 @@ impl HostVm {
 
     /// Keeps what tells how the machine is in a directory, which is returned.
     pub fn collect(&self, name: &str) -> PathBuf {
-        const LOOK: [(&str, &str); 6] = [
+        const LOOK: [(&str, &str); 7] = [
+            ("alive", ALIVE),
             ("instances", INSTANCES),
             ("journal", "journalctl -b --no-pager -o short-monotonic"),
             ("processes", "ps axo pid,ppid,uid,cgroup:60,stat,etime,args"),
@@ -296,6 +297,13 @@ const INSTANCES: &str = "mvm instance list --json; mvm events; \
     for path in $(mvm instance list --json | \
         perl -MJSON::PP -0777 -ne 'print \"$_->{tenant_id}/$_->{pool_id}/$_->{instance_id} \" for @{decode_json $_}'); \
     do for of in vmm console; do echo \"== $of of $path\"; mvm instance logs $path --$of; done; done";
+
+/// Whether guests do anything: what their processors use, and what they print, twice.
+const ALIVE: &str = "for look in 1 2; do cat /proc/uptime; \
+    ps -L -o pid,comm,stat,wchan:24,cputimes -C firecracker; \
+    for task in /proc/[0-9]*/task/*; do grep -q fc_vcpu $task/comm 2>/dev/null && \
+        cut -d' ' -f1,14,15,43 $task/stat; done; \
+    ls -l --time-style=full-iso /run/mvm/vm/*/; sleep 2; done";
 
 fn note(dir: &Path, why: &str) -> PathBuf {
     let _ = fs::write(dir.join("not-looked-at"), why);

@@ -30,7 +30,7 @@ pub fn a_panic_stays_with_its_operation(fake: &Fake) -> Outcome {
             .stderr(Stdio::from(again))
             .spawn()
             .expect("the agent starts");
-        fake.eventually("the agent answers", Duration::from_secs(10), || {
+        fake.eventually("the agent answers", Duration::from_secs(30), || {
             fake.run(&["agent", "status"]).status.success() && fake.path("run/agent.sock").exists()
         });
         let failed = fake.run(&["instance", verb, &instance]);

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::common::patience::Patience;
 use crate::host::Host;
 
 /// How long a process may take to be gone, or a supervisor to clean up.
@@ -26,14 +27,13 @@ pub const WORD: &str = "written-before-anything-went-wrong";
 /// What is not as it must be, once everything that is ending has ended; what is known is not
 /// waited for.
 pub fn wrong(host: &Host, known: &BTreeSet<String>) -> Vec<String> {
-    let give_up = Instant::now() + SOON;
+    let mut patience = Patience::new(SOON);
     loop {
         let mut wrong = look(host);
         wrong.retain(|it| !known.contains(it));
-        if wrong.is_empty() || Instant::now() > give_up {
+        if wrong.is_empty() || !patience.pause(Duration::from_millis(20)) {
             return wrong;
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -184,7 +184,7 @@ fn kill_vm(host: &Host) {
     for of in [&record["supervisor"], &record["process"]] {
         let pid = of["pid"].as_i64().expect("a pid");
         kill(Pid::from_raw(pid as i32), Signal::SIGKILL).expect("it takes a signal");
-        host.eventually("it is gone", Duration::from_secs(5), || {
+        host.eventually("it is gone", Duration::from_secs(20), || {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
         });

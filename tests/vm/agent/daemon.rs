@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::common::World;
+use crate::common::patience::Patience;
 
 /// The pool the scenarios share.
 pub const POOL: &str = "aa/workers";
@@ -41,7 +42,13 @@ impl Agent {
     /// Sends it a signal and waits until it is gone; whether it ended well.
     pub fn end(mut self, signal: Signal) -> bool {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it is there");
-        self.child.wait().expect("it ends").success()
+        let mut patience = Patience::new(BOOT);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is a child") {
+                return status.success();
+            }
+            assert!(patience.pause(Duration::from_millis(10)), "the agent does not end");
+        }
     }
 }
 

@@ -27,8 +27,10 @@ pub fn what_ends_by_itself_is_told_and_comes_back(world: &World) -> Outcome {
     let said = world.refused(&crash, 5);
     assert!(said.contains("panicked: sysrq triggered crash"), "{said}");
     assert!(reason(world, &one).contains("its guest's kernel panicked"));
-    let events = world.ok(&["events", "aa"]);
-    assert!(events.contains("instance.exit") && events.contains("panicked"), "{events}");
+    world.eventually("its end is written down", SOON, || {
+        let events = world.ok(&["events", "aa"]);
+        events.contains("instance.exit") && events.contains("panicked")
+    });
     world.eventually("the agent brings it up", BOOT, || world.status(&one) == "running");
     let console = world.ok(&["instance", "logs", &one, "--console", "--lines", "9999"]);
     let both = console.rsplit_once("another VM of this instance");
@@ -37,8 +39,9 @@ pub fn what_ends_by_itself_is_told_and_comes_back(world: &World) -> Outcome {
     let said = world.refused(&["instance", "exec", &one, "--", "poweroff", "-f"], 5);
     assert!(said.contains("its guest turned itself off"), "{said}");
     assert_eq!(world.status(&one), "stopped");
-    let waits = world.ok(&["pool", "explain", POOL]);
-    assert!(waits.contains("its last step failed"), "the second time waits longer: {waits}");
+    world.eventually("the second time waits longer", SOON, || {
+        world.ok(&["pool", "explain", POOL]).contains("its last step failed")
+    });
     world.ok(&["instance", "start", &one]);
     Outcome::Passed
 }

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::daemon::{Agent, SOON};
+use super::daemon::{Agent, BOOT, SOON};
 use crate::common::world::{spawn, told, wait};
 use crate::common::{Outcome, World};
 
@@ -97,7 +97,7 @@ fn rows(world: &World) -> Vec<Value> {
 
 /// Nothing is half-done, nobody has another's address, and what is asked for comes about.
 fn settled(world: &World) {
-    world.eventually("nothing is on its way", SOON, || {
+    world.eventually("nothing is on its way", BOOT, || {
         rows(world).iter().all(|row| row["transition"].is_null())
     });
     world.ok(&["agent", "reconcile"]);
@@ -178,7 +178,7 @@ pub fn who_is_at_it_is_named(world: &World) -> Outcome {
 
 /// A reconcile waits for who is at an instance as long as it may, says so, and then what is missing.
 fn waits_for(world: &World, member: &str) {
-    let error = world.refused(&["agent", "reconcile", "--timeout", "2"], 5);
+    let error = world.refused(&["agent", "reconcile", "--timeout", "6"], 5);
     assert!(error.contains(&format!("wait for who is at {member}")), "{error}");
     assert!(error.contains("not all of it can be so now: busy: stopping"), "{error}");
 }

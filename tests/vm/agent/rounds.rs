@@ -33,8 +33,10 @@ pub fn what_a_person_stopped_stays_so(world: &World) -> Outcome {
     let before = rounds();
     world.eventually("two more rounds", SOON, || rounds() > before.map(|at| at + 1500));
     assert_eq!(world.status(&instance), "stopped");
-    let waits = world.json(&["agent", "status"])["last_report"]["notes"].clone();
-    assert!(waits.to_string().contains("left as a person put it"), "{waits}");
+    world.eventually("the loop says that it is left so", SOON, || {
+        let notes = world.json(&["agent", "status"])["last_report"]["notes"].to_string();
+        notes.contains("left as a person put it")
+    });
     // A person's own reconcile does not wait.
     world.ok(&["agent", "reconcile"]);
     assert_eq!(world.status(&instance), "running");

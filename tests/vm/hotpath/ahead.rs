@@ -68,6 +68,9 @@ pub fn a_doubtful_one_costs_only_time(world: &World) -> Outcome {
     for (why, doubt) in doubts {
         let (vmm, supervisor) = sleep(world, worker);
         doubt(vmm, supervisor);
+        if why == "no VMM waited" {
+            world.eventually("one is gone", SOON, || !lives(vmm) || !lives(supervisor));
+        }
         let timed = wake(world, worker);
         assert_eq!(timed["status"], "running");
         assert!(slow(&timed).contains(why), "{why}: {timed}");

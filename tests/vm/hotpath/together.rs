@@ -38,7 +38,7 @@ pub fn a_wake_calls_a_sleep_off(world: &World) -> Outcome {
     crate::fakes!();
     let worker = &world.members(POOL)[0];
     let before = world.instance(worker)["pid"].clone();
-    let sleep = with_fault("PUT /snapshot/create", "slow 1500", || {
+    let sleep = with_fault("PUT /snapshot/create", "slow 3000", || {
         let sleep = begin(world, &["instance", "sleep", worker]);
         falls_asleep(world, worker);
         let text = world.ok(&["instance", "wake", worker]);
@@ -128,11 +128,16 @@ pub fn a_burst_of_one_delays_the_other_once(world: &World) -> Outcome {
     let (most, order) = std::thread::scope(|scope| {
         let watch = scope.spawn(|| watch(&queue, &stop));
         with_fault("PUT /snapshot/load", "slow 300", || {
-            let mut wakes = Vec::new();
-            for instance in &all {
+            let mut first = world.command(&["instance", "wake", &all[0]]);
+            first.env("MVM_FAILPOINT", "hold@mvm/before:load-memory#1");
+            let mut wakes = vec![spawn(first)];
+            let pid = i64::from(wakes[0].id());
+            world.eventually("it has its turn", SOON, || is_held(pid));
+            for (waiting, instance) in (1..).zip(&all[1..]) {
                 wakes.push(begin(world, &["instance", "wake", instance]));
-                std::thread::sleep(Duration::from_millis(60));
+                world.eventually("it waits for its turn", SOON, || in_line(&queue) == waiting);
             }
+            signal(pid, Signal::SIGCONT);
             wakes.into_iter().for_each(|wake| drop(ended_well(wake)));
         });
         stop.store(true, Ordering::SeqCst);
@@ -145,6 +150,12 @@ pub fn a_burst_of_one_delays_the_other_once(world: &World) -> Outcome {
     let left: Vec<_> = fs::read_dir(&queue).expect("the queue").flatten().collect();
     assert!(left.len() <= 2, "{left:?}");
     Outcome::Passed
+}
+
+/// How many wait for their turn.
+fn in_line(queue: &Path) -> usize {
+    let names = fs::read_dir(queue).into_iter().flatten().flatten();
+    names.filter(|entry| entry.file_name().to_string_lossy().starts_with("w.")).count()
 }
 
 /// The most that came up at once, and whose turn it was, in order.

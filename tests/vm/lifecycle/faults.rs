@@ -11,6 +11,9 @@ use crate::common::world::{spawn, told, wait};
 use crate::common::{Outcome, World};
 use crate::setup::{STRANGERS, WORKERS};
 
+/// How long something may take to show.
+const SOON: Duration = Duration::from_secs(20);
+
 fn signal(world: &World, instance: &str, signal: Signal) {
     let pid = world.instance(instance)["pid"].as_i64().expect("a pid");
     kill(Pid::from_raw(pid as i32), signal).expect("the VMM takes a signal");
@@ -93,9 +96,7 @@ pub fn a_killed_vmm_is_noticed_and_started_again(world: &World) -> Outcome {
     let worker = &world.members(WORKERS)[1];
     mark(world, worker, "before-kill");
     signal(world, worker, Signal::SIGKILL);
-    world.eventually("the end is noticed", Duration::from_secs(5), || {
-        world.status(worker) == "failed"
-    });
+    world.eventually("the end is noticed", SOON, || world.status(worker) == "failed");
     let reason = world.instance(worker)["reason"].as_str().unwrap_or_default().to_owned();
     assert!(reason.contains("SIGKILL") || reason.contains("signal 9"), "{reason}");
     world.ok(&["instance", "start", worker]);
@@ -114,7 +115,7 @@ fn kill_supervisor(world: &World, instance: &str) -> i64 {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
     };
-    world.eventually("the supervisor is gone", Duration::from_secs(5), || !alive());
+    world.eventually("the supervisor is gone", SOON, || !alive());
     pid
 }
 
@@ -126,7 +127,7 @@ pub fn a_killed_supervisor_is_followed_by_another(world: &World) -> Outcome {
     // The first command that needs the guest brings the next one.
     assert_eq!(world.guest(worker, "cat /proc/sys/kernel/random/boot_id"), boot);
     world.guest(worker, "echo said after the first > /dev/console");
-    world.eventually("the console is kept again", Duration::from_secs(5), || {
+    world.eventually("the console is kept again", SOON, || {
         world.ok(&["instance", "logs", worker, "--console"]).contains("said after the first")
     });
     assert_ne!(kill_supervisor(world, worker), first);
@@ -140,7 +141,7 @@ pub fn a_killed_supervisor_is_followed_by_another(world: &World) -> Outcome {
     assert_eq!(world.guest(worker, "cat /proc/sys/kernel/random/boot_id"), boot);
     // How a VM ended that another process started is known on kernels from 6.15.
     world.run(&["instance", "exec", worker, "--", "poweroff"]);
-    world.eventually("it is off", Duration::from_secs(20), || {
+    world.eventually("it is off", SOON, || {
         let row = world.instance(worker);
         let unseen = row["reason"].as_str().is_some_and(|reason| reason.contains("not known"));
         row["status"] == "stopped" || row["status"] == "failed" && unseen
@@ -185,6 +186,15 @@ pub fn a_killed_command_is_settled_by_the_next(world: &World) -> Outcome {
     Outcome::Passed
 }
 
+/// Whether a process has a handler of its own for Ctrl-C, or has ended.
+fn hears_interrupts(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let bit = 1 << (Signal::SIGINT as u64 - 1);
+    status.contains("State:\tZ") || caught.is_none_or(|mask| mask & bit != 0)
+}
+
 pub fn ctrl_c_leaves_something_true(world: &World) -> Outcome {
     let worker = &world.members(WORKERS)[1];
     mark(world, worker, "interrupted");
@@ -200,6 +210,7 @@ pub fn ctrl_c_leaves_something_true(world: &World) -> Outcome {
             }
             let args = ["instance", verb, worker.as_str()];
             let child = spawn(world.command(&args));
+            world.eventually("Ctrl-C is heard", SOON, || hears_interrupts(child.id()));
             // Not a condition to wait for: the moment of the key press is what is varied.
             std::thread::sleep(Duration::from_millis(delay));
             let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGINT);
@@ -234,9 +245,7 @@ pub fn a_silent_guest_is_an_error_not_a_hang(world: &World) -> Outcome {
     signal(world, worker, Signal::SIGCONT);
     assert!(error.contains("no answer") || error.contains("does not answer"), "{error}");
     assert!(error.contains("mvm instance logs"), "{error}");
-    world.eventually("it answers again", Duration::from_secs(20), || {
-        world.guest_can(worker, "true")
-    });
+    world.eventually("it answers again", SOON, || world.guest_can(worker, "true"));
     Outcome::Passed
 }
 
@@ -257,7 +266,7 @@ pub fn a_guest_that_turns_itself_off_is_stopped(world: &World) -> Outcome {
     let worker = &world.members(WORKERS)[1];
     mark(world, worker, "off");
     world.run(&["instance", "exec", worker, "--", "poweroff"]);
-    world.eventually("it is off", Duration::from_secs(20), || world.status(worker) == "stopped");
+    world.eventually("it is off", SOON, || world.status(worker) == "stopped");
     world.ok(&["instance", "start", worker]);
     assert_eq!(world.guest(worker, "cat /data/mark"), "off");
     world.ok(&["instance", "stop", worker]);

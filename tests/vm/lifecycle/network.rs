@@ -56,7 +56,7 @@ impl Beyond {
         let holder = holder.expect("unshare starts");
         let pid = holder.id().to_string();
         let mine = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
-        world.eventually("the namespace exists", Duration::from_secs(5), || {
+        world.eventually("the namespace exists", Duration::from_secs(20), || {
             std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns != mine)
         });
         world.tool(

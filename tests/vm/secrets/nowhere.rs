@@ -83,12 +83,12 @@ pub fn a_crash_leaves_no_secret(world: &World) -> Outcome {
     assert_eq!(seen(world, worker, "READ"), canary.value);
     let pid = world.instance(worker)["pid"].as_i64().expect("a pid");
     kill(Pid::from_raw(pid as i32), Signal::SIGKILL).expect("the VMM takes a signal");
-    world.eventually("the end is noticed", Duration::from_secs(5), || {
+    world.eventually("the end is noticed", Duration::from_secs(20), || {
         world.status(worker) == "failed"
     });
     let id = worker.rsplit('/').next().expect("an id").to_owned();
     let image = world.path("run/secrets").join(format!("{id}.img"));
-    world.eventually("the image goes", Duration::from_secs(5), || !image.exists());
+    world.eventually("the image goes", Duration::from_secs(20), || !image.exists());
     is_nowhere(world, &[&canary], "after a crash");
     world.ok(&["instance", "start", worker]);
     assert_eq!(seen(world, worker, "READ"), canary.value);
