@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod child;
 pub mod drive;
 pub mod facts;
 pub mod file;

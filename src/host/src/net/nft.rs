@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use mvm_model::failpoint::{self, Effect};
 use nftables::helper::{self, NftablesError};
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 use super::error::NetError;
+use crate::child::ends_with_us;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -58,10 +58,7 @@ impl Nft {
         let mut command = Command::new(&self.program);
         command.args(["-j", "-f", "-"]).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // SAFETY: prctl is async-signal-safe and touches nothing but the new process.
-        unsafe {
-            command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
-        }
+        ends_with_us(command.as_std_mut());
         command
     }
 

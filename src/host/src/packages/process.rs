@@ -18,6 +18,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::child::ends_with_us;
+
 /// How often the deadline and the cancel flag are looked at while the child is silent.
 const TICK_MS: u16 = 50;
 /// How often an end is looked for once the child closed its output.
@@ -186,13 +188,8 @@ fn start(job: &mut Job<'_>, program: &str) -> Result<Child, RunError> {
     let command = &mut job.command;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     if job.interrupt == Interrupt::Kill {
-        // SAFETY: prctl is async-signal-safe and touches nothing but the new process. The parent
-        // *thread* is what counts for the signal, and it waits in `run` until the child ended.
-        unsafe {
-            command.pre_exec(|| {
-                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from)
-            });
-        }
+        // This thread waits in `run` until the child ended.
+        ends_with_us(command);
     }
     command.spawn().map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => {
