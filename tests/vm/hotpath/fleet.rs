@@ -169,9 +169,8 @@ pub fn phases(timed: &Value) -> Vec<&str> {
 
 /// Why a transition was slow.
 pub fn slow(timed: &Value) -> String {
-    let slow = timed["slow"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    // The machine's doing.
-    slow.filter(|why| !why.ends_with("for its turn")).collect::<Vec<_>>().join("; ")
+    let slow = timed["slow"].as_array().into_iter().flatten();
+    slow.filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
 }
 
 /// The processes that wait for an instance's wake: VMM and supervisor.

@@ -274,18 +274,22 @@ proptest! {
     }
 }
 
+/// A tenant with one pool of workers of which these are there.
+fn workers(counts: DesiredCounts, there: &[Status], quotas: Quotas) -> (DesiredState, Fake) {
+    let there = Some((there.to_vec(), Vec::new(), true));
+    let pool = PoolWorld { role: Role::Worker, counts, named: Vec::new(), there };
+    let (spec, there) = build(0, quotas, vec![pool], false);
+    let host = Observed { tenants: there.into_iter().collect(), ..Observed::default() };
+    (DesiredState { tenants: vec![spec], ..DesiredState::default() }, Fake::new(host))
+}
+
 #[test]
 fn instances_of_one_role_come_up_side_by_side() {
-    let pools = vec![PoolWorld {
-        role: Role::Worker,
-        counts: DesiredCounts { running: 3, warm: 0, sleeping: 0 },
-        named: Vec::new(),
-        there: Some((vec![Status::Created; 3], Vec::new(), true)),
-    }];
-    let (spec, there) = build(0, Quotas::default(), pools, false);
-    let desired = DesiredState { tenants: vec![spec], ..DesiredState::default() };
-    let host = Observed { tenants: there.into_iter().collect(), ..Observed::default() };
-    let fake = Fake::new(host);
+    let (desired, fake) = workers(
+        DesiredCounts { running: 3, warm: 0, sleeping: 0 },
+        &[Status::Created; 3],
+        Quotas::default(),
+    );
     assert!(run(reconcile(&desired, &fake)).unwrap().converged);
     let log = fake.log.lock().unwrap();
     assert!(log[..3].iter().all(|event| event.starts_with("+start")), "{log:?}");
@@ -294,17 +298,9 @@ fn instances_of_one_role_come_up_side_by_side() {
 /// Booting to be parked needs a place in `max_running` for a moment: one after the other.
 #[test]
 fn what_is_booted_to_be_parked_gives_its_place_to_the_next() {
-    let pools = vec![PoolWorld {
-        role: Role::Worker,
-        counts: DesiredCounts { running: 1, warm: 2, sleeping: 2 },
-        named: Vec::new(),
-        there: Some((vec![Status::Created; 5], Vec::new(), true)),
-    }];
     let quotas = Quotas { max_running: 1, ..Quotas::default() };
-    let (spec, there) = build(0, quotas, pools, false);
-    let desired = DesiredState { tenants: vec![spec], ..DesiredState::default() };
-    let host = Observed { tenants: there.into_iter().collect(), ..Observed::default() };
-    let fake = Fake::new(host);
+    let (desired, fake) =
+        workers(DesiredCounts { running: 1, warm: 2, sleeping: 2 }, &[Status::Created; 5], quotas);
     assert!(run(reconcile(&desired, &fake)).unwrap().converged);
     assert_converged(&desired, &fake, &desired.tenants[0].tenant_id);
 }
@@ -312,16 +308,8 @@ fn what_is_booted_to_be_parked_gives_its_place_to_the_next() {
 /// Two who make the same host so at once: what one finds done already is no failure.
 #[test]
 fn what_somebody_else_was_quicker_at_is_planned_anew() {
-    let pools = vec![PoolWorld {
-        role: Role::Worker,
-        counts: DesiredCounts { running: 3, warm: 0, sleeping: 0 },
-        named: Vec::new(),
-        there: Some((Vec::new(), Vec::new(), true)),
-    }];
-    let (spec, there) = build(0, Quotas::default(), pools, false);
-    let desired = DesiredState { tenants: vec![spec], ..DesiredState::default() };
-    let host = Observed { tenants: there.into_iter().collect(), ..Observed::default() };
-    let mut fake = Fake::new(host);
+    let (desired, mut fake) =
+        workers(DesiredCounts { running: 3, warm: 0, sleeping: 0 }, &[], Quotas::default());
     fake.rivals = 2.into();
     let report = run(reconcile(&desired, &fake)).unwrap();
     assert!(report.converged && report.failed.is_empty(), "{report:?}");
@@ -331,16 +319,11 @@ fn what_somebody_else_was_quicker_at_is_planned_anew() {
 /// A person's reconcile ends with what is asked for; the loop has a next round.
 #[test]
 fn who_is_at_an_instance_is_waited_for_by_a_person_only() {
-    let pools = vec![PoolWorld {
-        role: Role::Worker,
-        counts: DesiredCounts { running: 2, warm: 0, sleeping: 0 },
-        named: Vec::new(),
-        there: Some((vec![Status::Stopped; 2], Vec::new(), true)),
-    }];
-    let (spec, there) = build(0, Quotas::default(), pools, false);
-    let desired = DesiredState { tenants: vec![spec], ..DesiredState::default() };
-    let host = Observed { tenants: there.into_iter().collect(), ..Observed::default() };
-    let fake = Fake::new(host);
+    let (desired, fake) = workers(
+        DesiredCounts { running: 2, warm: 0, sleeping: 0 },
+        &[Status::Stopped; 2],
+        Quotas::default(),
+    );
     fake.host().tenants[0].pools[0].instances[0].motion = Motion::Moving(Transition::Starting);
     let report = run(reconcile_that(false, &desired, &fake)).unwrap();
     assert!(!report.converged && report.done.len() == 1, "{report:?}");
